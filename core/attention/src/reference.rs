@@ -7,10 +7,10 @@
 //! Time O(batch · heads · N · S · (d + dv)); besides its results it holds one row of scores.
 
 use crate::dropout::DropoutMask;
-use crate::tensors::broadcast_index;
+use crate::tensors::{broadcast_index, row, row_mut};
 use crate::{AttentionError, AttentionSpec, Inputs};
 use alloc::vec::Vec;
-use ndarray::{Array1, Array3, Array4, ArrayView1, ArrayView3, ArrayView4, s};
+use ndarray::{Array1, Array3, Array4, ArrayView1, ArrayView3, ArrayView4};
 use tilewright_scalar::{Element, Real};
 
 /// `O` and LSE in the working precision.
@@ -85,14 +85,14 @@ pub fn forward<T: Element, A: Real>(
     let mut o = Array4::from_elem(spec.o_shape(), A::zero());
     let mut lse = Array3::from_elem(spec.lse_shape(), A::neg_infinity());
     for_each_row(spec, |b, h, i| {
-        let row = softmax_row::<T, A>(spec, inputs, b, h, i);
+        let softmax = softmax_row::<T, A>(spec, inputs, b, h, i);
         let (qb, qi) = spec.query_slot(b, i);
-        lse[[qb, h, qi]] = row.lse;
-        let mut o_row = o.slice_mut(s![qb, h, qi, ..]);
-        for entry in &row.entries {
+        lse[[qb, h, qi]] = softmax.lse;
+        let mut o_row = row_mut(o.view_mut(), [qb, h, qi]);
+        for entry in &softmax.entries {
             let (kb, kj) = spec.key_slot(b, entry.j);
             let weight = entry.z * entry.p;
-            for (o, v) in o_row.iter_mut().zip(inputs.v.slice(s![kb, spec.kv_head(h), kj, ..])) {
+            for (o, v) in o_row.iter_mut().zip(row(inputs.v, [kb, spec.kv_head(h), kj])) {
                 *o += weight * load(*v);
             }
         }
@@ -122,25 +122,25 @@ pub fn backward<T: Element, A: Real>(
     let scale = A::from_f64(spec.scale);
     let mut grads = ReferenceGradients::zeros(spec, inputs);
     for_each_row(spec, |b, h, i| {
-        let row = softmax_row::<T, A>(spec, inputs, b, h, i);
+        let softmax = softmax_row::<T, A>(spec, inputs, b, h, i);
         let (qb, qi) = spec.query_slot(b, i);
         let hk = spec.kv_head(h);
-        let g_row = d_o.slice(s![qb, h, qi, ..]);
-        let mut d_p = Vec::with_capacity(row.entries.len());
+        let g_row = row(d_o, [qb, h, qi]);
+        let mut d_p = Vec::with_capacity(softmax.entries.len());
         let mut mean = A::zero(); // Σ_l P_il dP_il
-        for entry in &row.entries {
+        for entry in &softmax.entries {
             let (kb, kj) = spec.key_slot(b, entry.j);
             let weight = entry.z * entry.p;
-            for (d_v, g) in grads.d_v.slice_mut(s![kb, hk, kj, ..]).iter_mut().zip(g_row) {
+            for (d_v, g) in row_mut(grads.d_v.view_mut(), [kb, hk, kj]).into_iter().zip(g_row) {
                 *d_v += weight * load(*g);
             }
-            let d_p_ij = entry.z * dot(g_row, inputs.v.slice(s![kb, hk, kj, ..]));
+            let d_p_ij = entry.z * dot(g_row, row(inputs.v, [kb, hk, kj]));
             mean += entry.p * d_p_ij;
             d_p.push(d_p_ij);
         }
         let d_lse_i = d_lse.map_or(A::zero(), |d_lse| load(d_lse[[qb, h, qi]]));
-        let (q_row, mut d_q_row) = (inputs.q.slice(s![qb, h, qi, ..]), grads.d_q.slice_mut(s![qb, h, qi, ..]));
-        for (entry, d_p) in row.entries.iter().zip(d_p) {
+        let (q_row, mut d_q_row) = (row(inputs.q, [qb, h, qi]), row_mut(grads.d_q.view_mut(), [qb, h, qi]));
+        for (entry, d_p) in softmax.entries.iter().zip(d_p) {
             let (kb, kj) = spec.key_slot(b, entry.j);
             let d_s = entry.p * (d_p - mean + d_lse_i);
             if let Some(d_bias) = &mut grads.d_bias {
@@ -148,15 +148,15 @@ pub fn backward<T: Element, A: Real>(
                 d_bias[index] += d_s;
             }
             let d_raw = scale * entry.slope * d_s;
-            for (d_q, k) in d_q_row.iter_mut().zip(inputs.k.slice(s![kb, hk, kj, ..])) {
+            for (d_q, k) in d_q_row.iter_mut().zip(row(inputs.k, [kb, hk, kj])) {
                 *d_q += d_raw * load(*k);
             }
-            for (d_k, q) in grads.d_k.slice_mut(s![kb, hk, kj, ..]).iter_mut().zip(q_row) {
+            for (d_k, q) in row_mut(grads.d_k.view_mut(), [kb, hk, kj]).into_iter().zip(q_row) {
                 *d_k += d_raw * load(*q);
             }
         }
         if let Some(d_sink) = &mut grads.d_sink {
-            d_sink[h] += row.p_sink * (d_lse_i - mean);
+            d_sink[h] += softmax.p_sink * (d_lse_i - mean);
         }
     });
     Ok(grads)
@@ -205,7 +205,7 @@ fn score<T: Element, A: Real>(
     j: usize,
 ) -> (A, A) {
     let ((qb, qi), (kb, kj), hk) = (spec.query_slot(b, i), spec.key_slot(b, j), spec.kv_head(h));
-    let product: A = dot(inputs.q.slice(s![qb, h, qi, ..]), inputs.k.slice(s![kb, hk, kj, ..]));
+    let product: A = dot(row(inputs.q, [qb, h, qi]), row(inputs.k, [kb, hk, kj]));
     let (mut s, mut slope) = (A::from_f64(spec.scale) * product, A::one());
     if let Some(cap) = spec.softcap.map(A::from_f64) {
         let t = (s / cap).tanh();

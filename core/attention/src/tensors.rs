@@ -2,7 +2,7 @@
 
 use crate::{AttentionError, AttentionSpec};
 use alloc::format;
-use ndarray::{ArrayView1, ArrayView3, ArrayView4, ArrayViewMut1, ArrayViewMut3, ArrayViewMut4};
+use ndarray::{ArrayView1, ArrayView3, ArrayView4, ArrayViewMut1, ArrayViewMut3, ArrayViewMut4, Axis};
 use tilewright_scalar::Element;
 
 /// Inputs of the forward pass. Views of any strides; shapes as [`AttentionSpec`] says.
@@ -175,4 +175,14 @@ fn expect_broadcast(tensor: &'static str, got: &[usize], spec: &AttentionSpec) -
         let expected = format!("{full:?}, each may be 1");
         Err(AttentionError::Shape { tensor, got: format!("{got:?}"), expected })
     }
+}
+
+/// One row of a tensor: `tensor[[a, b, c, ..]]`.
+pub fn row<T>(tensor: ArrayView4<'_, T>, [a, b, c]: [usize; 3]) -> ArrayView1<'_, T> {
+    tensor.index_axis_move(Axis(0), a).index_axis_move(Axis(0), b).index_axis_move(Axis(0), c)
+}
+
+/// One row of a tensor, to write to.
+pub fn row_mut<T>(tensor: ArrayViewMut4<'_, T>, [a, b, c]: [usize; 3]) -> ArrayViewMut1<'_, T> {
+    tensor.index_axis_move(Axis(0), a).index_axis_move(Axis(0), b).index_axis_move(Axis(0), c)
 }
