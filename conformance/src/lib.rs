@@ -1,1 +1,9 @@
-//! Placeholder.
+//! Puts attention kernels on trial.
+#![forbid(unsafe_code)]
+
+pub mod attention;
+pub mod subject;
+pub mod tensor;
+
+pub use subject::{Feature, Layout, Profile, Request, Subject, SubjectError, Tensors};
+pub use tensor::{Tensor, TensorError};

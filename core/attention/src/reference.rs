@@ -120,7 +120,7 @@ pub fn backward<T: Element, A: Real>(
     inputs.check(spec)?;
     crate::tensors::check_incoming(spec, d_o, d_lse)?;
     let scale = A::from_f64(spec.scale);
-    let mut grads = ReferenceGradients::zeros(spec, inputs);
+    let mut grads = ReferenceGradients::filled(spec, inputs, A::zero());
     for_each_row(spec, |b, h, i| {
         let softmax = softmax_row::<T, A>(spec, inputs, b, h, i);
         let (qb, qi) = spec.query_slot(b, i);
@@ -241,14 +241,15 @@ pub(crate) fn load<T: Element, A: Real>(x: T) -> A {
     A::from_f64(x.to_f64())
 }
 
-impl<A: Real> ReferenceGradients<A> {
-    pub(crate) fn zeros<T: Element>(spec: &AttentionSpec, inputs: &Inputs<'_, T>) -> Self {
+impl<A: Clone> ReferenceGradients<A> {
+    /// Gradients of the right shapes, every element `x`.
+    pub(crate) fn filled<T: Element>(spec: &AttentionSpec, inputs: &Inputs<'_, T>, x: A) -> Self {
         Self {
-            d_q: Array4::from_elem(spec.q_shape(), A::zero()),
-            d_k: Array4::from_elem(spec.k_shape(), A::zero()),
-            d_v: Array4::from_elem(spec.v_shape(), A::zero()),
-            d_bias: inputs.bias.map(|bias| Array4::from_elem(bias.dim(), A::zero())),
-            d_sink: inputs.sink.map(|sink| Array1::from_elem(sink.len(), A::zero())),
+            d_q: Array4::from_elem(spec.q_shape(), x.clone()),
+            d_k: Array4::from_elem(spec.k_shape(), x.clone()),
+            d_v: Array4::from_elem(spec.v_shape(), x.clone()),
+            d_bias: inputs.bias.map(|bias| Array4::from_elem(bias.dim(), x.clone())),
+            d_sink: inputs.sink.map(|sink| Array1::from_elem(sink.len(), x)),
         }
     }
 }

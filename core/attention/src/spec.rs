@@ -330,7 +330,7 @@ impl AttentionSpec {
         at_least_one("kv_heads", self.kv_heads)?;
         at_least_one("head_dim", self.head_dim)?;
         at_least_one("value_dim", self.value_dim)?;
-        if self.q_heads % self.kv_heads != 0 {
+        if !self.q_heads.is_multiple_of(self.kv_heads) {
             return Err(spec_error("kv_heads", self.kv_heads, format!("a divisor of q_heads = {}", self.q_heads)));
         }
         Ok(())

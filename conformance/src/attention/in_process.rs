@@ -1,0 +1,229 @@
+//! Any implementation of the typed traits as a [`Subject`], with the hygiene that a process boundary cannot give:
+//! poisoned outputs, guard bands around them, inputs laid out as the case says and compared afterwards.
+
+use crate::Tensors;
+use crate::attention::typed::{self, with_element};
+use crate::subject::{Layout, Profile, Request, Subject, SubjectError};
+use crate::tensor::{Stored, Tensor};
+use ndarray::{ArrayD, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix1, Ix3, Ix4, IxDyn, Slice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tilewright_attention::{AttentionBackward, AttentionError, AttentionForward, Gradients, Inputs, Outputs, Saved};
+use tilewright_scalar::{Element, bf16, f16};
+
+/// An implementation that takes all four storage formats.
+pub trait AnyFormat:
+    AttentionForward<f64>
+    + AttentionForward<f32>
+    + AttentionForward<f16>
+    + AttentionForward<bf16>
+    + AttentionBackward<f64>
+    + AttentionBackward<f32>
+    + AttentionBackward<f16>
+    + AttentionBackward<bf16>
+{
+}
+
+impl<B> AnyFormat for B where
+    B: AttentionForward<f64>
+        + AttentionForward<f32>
+        + AttentionForward<f16>
+        + AttentionForward<bf16>
+        + AttentionBackward<f64>
+        + AttentionBackward<f32>
+        + AttentionBackward<f16>
+        + AttentionBackward<bf16>
+{
+}
+
+/// A backend in this process, on trial.
+#[derive(Debug)]
+pub struct InProcess<B> {
+    backend: B,
+    profile: Profile,
+}
+
+impl<B: AnyFormat> InProcess<B> {
+    /// Puts a backend on trial under a profile.
+    pub fn new(backend: B, profile: Profile) -> Self {
+        Self { backend, profile }
+    }
+}
+
+impl<B: AnyFormat> Subject for InProcess<B> {
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn run(&mut self, request: &Request<'_>) -> Result<Tensors, SubjectError> {
+        let format = request.inputs.get("q").map(Tensor::format);
+        let format = format.ok_or_else(|| SubjectError::Misbehaved("tensor q: missing".into()))?;
+        let backend = AssertUnwindSafe(&self.backend);
+        let outcome = catch_unwind(move || {
+            let backend = backend; // the wrapper as a whole
+            with_element!(format, T => run_typed::<T, B>(backend.0, request))
+        });
+        outcome.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message");
+            Err(SubjectError::Crashed(text.lines().next().unwrap_or_default().into()))
+        })
+    }
+}
+
+/// What no kernel computes by accident: a NaN with this payload, and what surrounds the outputs.
+fn poison<T: Stored>() -> T {
+    T::from_f64(f64::NAN)
+}
+
+const GUARD: usize = 64;
+const GUARD_VALUE: f64 = -1536.0;
+
+/// An output in the middle of guard bands, poisoned.
+struct Guarded<T> {
+    buffer: Vec<T>,
+    shape: Vec<usize>,
+}
+
+impl<T: Stored> Guarded<T> {
+    fn new(shape: &[usize]) -> Self {
+        let len: usize = shape.iter().product();
+        let mut buffer = vec![T::from_f64(GUARD_VALUE); len + 2 * GUARD];
+        buffer[GUARD..GUARD + len].fill(poison());
+        Self { buffer, shape: shape.to_vec() }
+    }
+
+    fn view<D: Dimension>(&mut self) -> Result<ArrayViewMut<'_, T, D>, SubjectError> {
+        let end = self.buffer.len() - GUARD;
+        ArrayViewMutD::from_shape(IxDyn(&self.shape), &mut self.buffer[GUARD..end])
+            .and_then(|view| view.into_dimensionality())
+            .map_err(|error| SubjectError::Misbehaved(error.to_string()))
+    }
+
+    fn finish(self, name: &str) -> Result<(String, Tensor), SubjectError> {
+        let end = self.buffer.len() - GUARD;
+        let guard = T::from_f64(GUARD_VALUE).to_bits64();
+        if self.buffer[..GUARD].iter().chain(&self.buffer[end..]).any(|x| x.to_bits64() != guard) {
+            return Err(SubjectError::Misbehaved(format!("wrote outside of {name}")));
+        }
+        let array = ArrayD::from_shape_vec(IxDyn(&self.shape), self.buffer[GUARD..end].to_vec());
+        array.map(|array| (name.into(), T::wrap(array))).map_err(|error| SubjectError::Misbehaved(error.to_string()))
+    }
+}
+
+/// A copy of a rank-4 tensor in the memory layout a case asks for.
+struct Laid<T> {
+    memory: ArrayD<T>,
+    layout: Layout,
+}
+
+impl<T: Stored> Laid<T> {
+    fn new(tensor: ArrayViewD<'_, T>, layout: Layout) -> Self {
+        let memory = match layout {
+            Layout::Contiguous => tensor.as_standard_layout().into_owned(),
+            Layout::HeadsInner => {
+                let swapped = tensor.permuted_axes(IxDyn(&[0, 2, 1, 3]));
+                swapped.as_standard_layout().into_owned()
+            }
+            Layout::Gapped => {
+                let shape: Vec<usize> = tensor.shape().iter().map(|axis| 2 * axis + 1).collect();
+                let mut memory = ArrayD::from_elem(IxDyn(&shape), poison());
+                memory.slice_each_axis_mut(|_| Slice::new(1, None, 2)).assign(&tensor);
+                memory
+            }
+        };
+        Self { memory, layout }
+    }
+
+    fn view(&self) -> ArrayViewD<'_, T> {
+        match self.layout {
+            Layout::Contiguous => self.memory.view(),
+            Layout::HeadsInner => self.memory.view().permuted_axes(IxDyn(&[0, 2, 1, 3])),
+            Layout::Gapped => self.memory.slice_each_axis(|_| Slice::new(1, None, 2)),
+        }
+    }
+
+    fn rank4(&self) -> Result<ndarray::ArrayView4<'_, T>, SubjectError> {
+        self.view().into_dimensionality::<Ix4>().map_err(|error| SubjectError::Misbehaved(error.to_string()))
+    }
+
+    fn bits(&self) -> Vec<u64> {
+        self.memory.iter().map(|x| x.to_bits64()).collect()
+    }
+}
+
+fn answer(error: AttentionError) -> SubjectError {
+    match error {
+        AttentionError::Unsupported { what } => SubjectError::Unsupported(what.into()),
+        other => SubjectError::Failed(other.to_string()),
+    }
+}
+
+fn run_typed<T: Stored, B>(backend: &B, request: &Request<'_>) -> Result<Tensors, SubjectError>
+where
+    T::Accum: Stored,
+    B: AttentionForward<T> + AttentionBackward<T>,
+{
+    let tensors = request.inputs;
+    let plain = typed::inputs::<T>(tensors).map_err(SubjectError::Misbehaved)?;
+    let lay = |view: ndarray::ArrayView4<'_, T>| Laid::new(view.into_dyn(), request.layout);
+    let (q, k, v) = (lay(plain.q), lay(plain.k), lay(plain.v));
+    let bias = plain.bias.map(lay);
+    let before: Vec<Vec<u64>> =
+        [Some(&q), Some(&k), Some(&v), bias.as_ref()].into_iter().flatten().map(Laid::bits).collect();
+    let inputs = Inputs {
+        q: q.rank4()?,
+        k: k.rank4()?,
+        v: v.rank4()?,
+        bias: bias.as_ref().map(Laid::rank4).transpose()?,
+        sink: plain.sink,
+    };
+    let outcome = passes(backend, request, &inputs);
+    let after: Vec<Vec<u64>> =
+        [Some(&q), Some(&k), Some(&v), bias.as_ref()].into_iter().flatten().map(Laid::bits).collect();
+    if before != after {
+        return Err(SubjectError::Misbehaved("changed its inputs".into()));
+    }
+    outcome
+}
+
+fn passes<T: Stored, B>(backend: &B, request: &Request<'_>, inputs: &Inputs<'_, T>) -> Result<Tensors, SubjectError>
+where
+    T::Accum: Stored,
+    B: AttentionForward<T> + AttentionBackward<T>,
+{
+    let spec = request.spec;
+    let mut o = Guarded::<T>::new(&spec.o_shape());
+    let mut lse = Guarded::<T::Accum>::new(&spec.lse_shape());
+    backend.forward(spec, inputs, Outputs { o: o.view::<Ix4>()?, lse: lse.view::<Ix3>()? }).map_err(answer)?;
+    let mut results = Tensors::from([o.finish("o")?, lse.finish("lse")?]);
+    if request.want.iter().any(|name| name.starts_with("d_")) {
+        let d_o = Laid::new(
+            typed::view::<T, IxDyn>(request.inputs, "d_o").map_err(SubjectError::Misbehaved)?,
+            request.layout,
+        );
+        let saved = Saved {
+            o: typed::view(&results, "o").map_err(SubjectError::Misbehaved)?,
+            lse: typed::view(&results, "lse").map_err(SubjectError::Misbehaved)?,
+            d_o: d_o.rank4()?,
+            d_lse: typed::view_if_present(request.inputs, "d_lse").map_err(SubjectError::Misbehaved)?,
+        };
+        let mut d_q = Guarded::<T>::new(&spec.q_shape());
+        let mut d_k = Guarded::<T>::new(&spec.k_shape());
+        let mut d_v = Guarded::<T>::new(&spec.v_shape());
+        let mut d_bias = inputs.bias.map(|bias| Guarded::<T>::new(bias.shape()));
+        let mut d_sink = inputs.sink.map(|sink| Guarded::<T::Accum>::new(sink.shape()));
+        let gradients = Gradients {
+            d_q: d_q.view()?,
+            d_k: d_k.view()?,
+            d_v: d_v.view()?,
+            d_bias: d_bias.as_mut().map(Guarded::view::<Ix4>).transpose()?,
+            d_sink: d_sink.as_mut().map(Guarded::view::<Ix1>).transpose()?,
+        };
+        backend.backward(spec, inputs, &saved, gradients).map_err(answer)?;
+        results.extend([d_q.finish("d_q")?, d_k.finish("d_k")?, d_v.finish("d_v")?]);
+        results.extend(d_bias.map(|guarded| guarded.finish("d_bias")).transpose()?);
+        results.extend(d_sink.map(|guarded| guarded.finish("d_sink")).transpose()?);
+    }
+    results.retain(|name, _| request.want.contains(&name.as_str()));
+    Ok(results)
+}

@@ -1,0 +1,14 @@
+//! The attention family on trial.
+
+pub mod case;
+pub mod decoy;
+pub mod expected;
+pub mod file;
+pub mod generate;
+pub mod in_process;
+pub mod judge;
+pub mod laws;
+pub mod suite;
+pub mod trial;
+mod typed;
+pub mod wire;

@@ -1,0 +1,259 @@
+//! A trial: a subject, a suite, and a verdict on every case.
+
+use crate::attention::case::Distribution;
+use crate::attention::case::{Case, Storage};
+use crate::attention::decoy::{self, DECOYS};
+use crate::attention::expected::{self, Expected};
+use crate::attention::generate::{Problem, generate};
+use crate::attention::judge::{Judgement, Kind, Tiers, incident, judge};
+use crate::attention::laws;
+use crate::subject::{Feature, Request, Subject, SubjectError, Tensors};
+use std::collections::BTreeSet;
+use tilewright_attention::Contract;
+
+/// What a case says of a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Right, on a case that would have shown some wrong answer.
+    Conforms,
+    /// Wrong.
+    Violates,
+    /// Right, but no wrong answer was ruled out: no evidence.
+    Vacuous,
+    /// The subject does not do this.
+    Unsupported,
+    /// Its process ended or its code panicked.
+    Crashed,
+    /// No answer in time.
+    TimedOut,
+}
+
+/// A case, ready to be put to any subject with the same contract.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The case.
+    pub case: Case,
+    /// Its tensors.
+    pub problem: Problem,
+    /// The truth and its limits.
+    pub truth: Expected,
+    /// What it asks of a subject.
+    pub features: BTreeSet<Feature>,
+    /// The decoys it rejects, by their features: what it is evidence against.
+    pub evidence: Vec<(&'static str, Option<Feature>)>,
+    /// Whether gradients are judged.
+    pub backward: bool,
+    /// The contract the limits were derived from.
+    pub contract: Contract,
+}
+
+impl Prepared {
+    /// Generates a case's data, solves it and derives its limits.
+    ///
+    /// # Errors
+    /// A line of text if the case's options cannot go together.
+    pub fn new(case: &Case, contract: &Contract, backward: bool) -> Result<Self, String> {
+        let problem = generate(case)?;
+        let truth = expected::expect(&problem, contract, backward)?;
+        let mut features: BTreeSet<Feature> = case.features().into_iter().collect();
+        if truth.get("lse").is_some_and(|lse| lse.value.iter().any(|x| x.hi() == f64::NEG_INFINITY)) {
+            features.insert(Feature::EmptyRows);
+        }
+        let evidence = DECOYS
+            .iter()
+            .filter(|decoy| decoy::applies(decoy, &problem) && (backward || !decoy.backward_only()))
+            .filter(|decoy| {
+                let answer = decoy.answer(&problem, &truth, decoy.backward_only());
+                answer.is_some_and(|answer| decoy::rejected(&truth, &answer))
+            })
+            .map(|decoy| (decoy.name, decoy.feature))
+            .collect();
+        Ok(Self { case: case.clone(), problem, truth, features, evidence, backward, contract: *contract })
+    }
+
+    /// Whether a right answer to this case is evidence for a feature: one of its decoys is rejected, or, for a feature
+    /// without any of its own, some decoy is.
+    pub fn testifies_for(&self, feature: Feature) -> bool {
+        let own = DECOYS.iter().any(|decoy| decoy.feature == Some(feature) && decoy::applies(decoy, &self.problem));
+        self.features.contains(&feature)
+            && self.evidence.iter().any(|(_, about)| if own { *about == Some(feature) } else { true })
+    }
+
+    /// Which optional tiers of the judge apply.
+    pub fn tiers(&self) -> Tiers {
+        Tiers {
+            statistical: self.case.distribution.general_position(),
+            exact: self.case.distribution == Distribution::OneHot && !self.case.sink,
+        }
+    }
+}
+
+/// How one case went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What the judge found; its first violation is the gravest.
+    pub judgement: Judgement,
+    /// Outputs the subject left out.
+    pub missing: Vec<&'static str>,
+    /// Why it is unsupported, if it is.
+    pub reason: Option<String>,
+    /// The answer, for reports.
+    pub answer: Option<Tensors>,
+}
+
+impl Outcome {
+    fn without_answer(verdict: Verdict, kind: Option<Kind>, reason: String) -> Self {
+        let violations = kind.map(|kind| incident(kind, "run", reason.clone())).into_iter().collect();
+        Self {
+            verdict,
+            judgement: Judgement { violations, ..Judgement::default() },
+            missing: Vec::new(),
+            reason: Some(reason),
+            answer: None,
+        }
+    }
+}
+
+/// Whether a subject's profile covers a case; if not, what it lacks.
+pub fn lacks(subject: &dyn Subject, case: &Case) -> Option<String> {
+    let profile = subject.profile();
+    if !profile.formats.contains(&case.format) {
+        return Some(format!("format {}", case.format.name));
+    }
+    case.features().into_iter().find(|feature| !profile.supports.contains(feature)).map(|feature| feature.name().into())
+}
+
+/// Puts one case to a subject.
+pub fn examine(subject: &mut dyn Subject, prepared: &Prepared) -> Outcome {
+    if let Some(what) = lacks(subject, &prepared.case) {
+        return Outcome::without_answer(Verdict::Unsupported, None, format!("does not declare {what}"));
+    }
+    let id = prepared.case.to_string();
+    let want = expected::outputs(&prepared.problem, prepared.backward && subject.profile().backward);
+    let request = Request {
+        id: &id,
+        spec: &prepared.problem.spec,
+        inputs: &prepared.problem.inputs,
+        layout: prepared.case.layout,
+        want: &want,
+    };
+    let answer = match subject.run(&request) {
+        Ok(answer) => answer,
+        Err(error) => return refusal(error),
+    };
+    let mut judgement = judge(&prepared.truth, &answer, &prepared.contract, prepared.tiers());
+    if judgement.violations.is_empty() {
+        judgement.violations.extend(laws::check(subject, &prepared.case, &prepared.problem, &prepared.truth, &answer));
+        // Last, so that a kernel which remembers an earlier call has one to remember.
+        judgement.violations.extend(repetition(subject, &request, &answer));
+    }
+    let missing = want.iter().copied().filter(|name| !answer.contains_key(*name)).collect();
+    let verdict = match judgement.violations.first().map(|violation| violation.kind) {
+        Some(Kind::Crashed) => Verdict::Crashed,
+        Some(Kind::TimedOut) => Verdict::TimedOut,
+        Some(_) => Verdict::Violates,
+        None if prepared.evidence.is_empty() || answer.is_empty() => Verdict::Vacuous,
+        None => Verdict::Conforms,
+    };
+    Outcome { verdict, judgement, missing, reason: None, answer: Some(answer) }
+}
+
+fn refusal(error: SubjectError) -> Outcome {
+    match error {
+        // The profile declares everything this case needs, so a refusal now is a broken promise, but an honest one:
+        // it is counted, by name.
+        SubjectError::Unsupported(why) => Outcome::without_answer(Verdict::Unsupported, None, why),
+        SubjectError::Failed(why) => Outcome::without_answer(Verdict::Violates, Some(Kind::Failed), why),
+        SubjectError::Misbehaved(why) => Outcome::without_answer(Verdict::Violates, Some(Kind::Misbehaved), why),
+        SubjectError::Crashed(why) => Outcome::without_answer(Verdict::Crashed, Some(Kind::Crashed), why),
+        SubjectError::TimedOut(why) => Outcome::without_answer(Verdict::TimedOut, Some(Kind::TimedOut), why),
+    }
+}
+
+/// The same request again: the same bits if the subject says so.
+fn repetition(
+    subject: &mut dyn Subject,
+    request: &Request<'_>,
+    answer: &Tensors,
+) -> Option<crate::attention::judge::Violation> {
+    if !subject.profile().deterministic {
+        return None;
+    }
+    let again = match subject.run(request) {
+        Ok(again) => again,
+        Err(error) => return Some(incident(Kind::Nondeterministic, "run", format!("the second run {error}"))),
+    };
+    let differs =
+        answer.iter().find(|(name, tensor)| again.get(*name).is_none_or(|other| other.bits() != tensor.bits()));
+    differs.map(|(name, _)| incident(Kind::Nondeterministic, name, "other bits in the second run".into()))
+}
+
+/// Simplifies a case step by step while `still_wrong` says that it still shows the fault: sequences and heads to one,
+/// options off, simpler data, and sizes down.
+pub fn shrink(case: &Case, mut still_wrong: impl FnMut(&Case) -> bool, budget: usize) -> Case {
+    let mut smallest = case.clone();
+    let mut tries = 0;
+    loop {
+        let better = simpler(&smallest).into_iter().find(|candidate| {
+            tries += 1;
+            tries <= budget && still_wrong(candidate)
+        });
+        match better {
+            Some(better) => smallest = better,
+            None => return smallest,
+        }
+    }
+}
+
+/// Candidates one step simpler, the boldest first.
+fn simpler(case: &Case) -> Vec<Case> {
+    let mut list = Vec::new();
+    let mut offer = |candidate: Case| {
+        if candidate != *case {
+            list.push(candidate);
+        }
+    };
+    offer(Case { batch: case.batch.min(1), ..case.clone() });
+    offer(Case { q_heads: 1, kv_heads: 1, ..case.clone() });
+    offer(Case { q_heads: case.q_heads / case.kv_heads, kv_heads: 1, ..case.clone() });
+    offer(Case { storage: Storage::Padded, ..case.clone() });
+    offer(Case { layout: crate::Layout::Contiguous, ..case.clone() });
+    offer(Case { dropout: None, ..case.clone() });
+    offer(Case { blocks: None, ..case.clone() });
+    offer(Case { bias: None, ..case.clone() });
+    offer(Case { sink: false, ..case.clone() });
+    offer(Case { alibi: false, ..case.clone() });
+    offer(Case { softcap: None, ..case.clone() });
+    offer(Case { d_lse: false, ..case.clone() });
+    offer(Case { window: [None, None], ..case.clone() });
+    offer(Case { causal: false, ..case.clone() });
+    offer(Case { align: tilewright_attention::CausalAlign::BottomRight, ..case.clone() });
+    for smaller in smaller_sizes(case.kv_len) {
+        offer(Case { kv_len: smaller, ..case.clone() });
+    }
+    for smaller in smaller_sizes(case.q_len) {
+        offer(Case { q_len: smaller, ..case.clone() });
+    }
+    for smaller in smaller_sizes(case.head_dim).into_iter().filter(|d| *d > 0) {
+        offer(Case { head_dim: smaller, ..case.clone() });
+        offer(Case { value_dim: smaller.min(case.value_dim), ..case.clone() });
+    }
+    for distribution in [Distribution::OneHot, Distribution::Equal, Distribution::Normal] {
+        if distribution < case.distribution || !matches!(case.distribution, Distribution::OneHot | Distribution::Equal)
+        {
+            offer(Case { distribution, ..case.clone() });
+        }
+    }
+    list
+}
+
+/// 1, then half, then one less.
+fn smaller_sizes(n: usize) -> Vec<usize> {
+    let mut sizes = vec![1, n / 2, n.saturating_sub(1)];
+    sizes.retain(|size| *size < n && *size > 0);
+    sizes.dedup();
+    sizes
+}

@@ -1,0 +1,151 @@
+//! Attention on the CPU: the tiled method and the standard one it is compared with.
+//!
+//! | module | holds | paper |
+//! |---|---|---|
+//! | `forward` | a query tile's loop over key tiles; splits over keys and their merge | FlashAttention-2, Algorithm 1 |
+//! | `backward` | `D`, then one pass each for `dQ`, for `dK` and `dV`, for `dBias` | FlashAttention-2, Algorithm 2 |
+//! | `scores` | scale, softcap, bias, ALiBi, mask and dropout of one tile | |
+//! | `tile` | packing rows of any layout and format into contiguous accumulators | |
+//! | `split` | cutting outputs into disjoint pieces, one a task | |
+//! | `microkernel` | matrix products and row functions: the seam for SIMD | |
+//! | `standard` | `S` and `P` in full | FlashAttention, Algorithm 0 |
+
+mod backward;
+mod forward;
+mod microkernel;
+mod scores;
+mod split;
+mod standard;
+mod tile;
+
+pub use standard::StandardAttention;
+
+use tilewright_attention::{
+    AttentionBackward, AttentionError, AttentionForward, AttentionSpec, Contract, Gradients, Inputs, Outputs, Saved,
+};
+use tilewright_scalar::{Element, Format};
+
+/// Whether the keys of one query tile are split among tasks whose results are merged by log-sum-exp. Splits lie at
+/// absolute multiples of their length and are merged in ascending order, so the result is a function of the problem.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SplitKv {
+    /// Sequences of few queries (decoding) are split; which, and where, follows from the sequence's own lengths alone.
+    #[default]
+    Auto,
+    /// No sequence is split.
+    Never,
+    /// Every sequence is split at the multiples of this many keys, at least 1. While a task merges, it holds one output
+    /// tile a split.
+    Every(usize),
+}
+
+/// FlashAttention-2 on rayon: exact attention by tiles, with O(N) memory besides inputs and outputs.
+///
+/// All features of [`AttentionSpec`], for `f64`, `f32`, `f16` and `bf16` with arithmetic in
+/// [`Element::Accum`]. Results are bitwise the same for any number of threads and any strides of the views.
+///
+/// ```
+/// use ndarray::{Array3, Array4};
+/// use tilewright_attention::{AttentionForward, AttentionSpec, Inputs, Outputs};
+/// use tilewright_cpu::CpuAttention;
+///
+/// let spec = AttentionSpec { causal: true, ..AttentionSpec::dense(1, 2, 100, 100, 16) };
+/// let (q, k, v) = (Array4::<f32>::ones(spec.q_shape()), Array4::ones(spec.k_shape()), Array4::ones(spec.v_shape()));
+/// let (mut o, mut lse) = (Array4::zeros(spec.o_shape()), Array3::zeros(spec.lse_shape()));
+/// let out = Outputs { o: o.view_mut(), lse: lse.view_mut() };
+/// CpuAttention::default().forward(&spec, &Inputs::new(q.view(), k.view(), v.view()), out)?;
+/// assert!((lse[[0, 0, 99]] - (4.0 + 100f32.ln())).abs() < 1e-5); // 100 keys of score 16 / √16
+/// # Ok::<(), tilewright_attention::AttentionError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CpuAttention {
+    tile_q: usize,
+    tile_k: usize,
+    /// Whether keys are split.
+    pub split_kv: SplitKv,
+}
+
+/// Largest tile side, so that a task's tiles stay small whatever is asked for.
+const MAX_TILE: usize = 1024;
+
+impl Default for CpuAttention {
+    /// Tiles of 64 × 64: for a head dimension of 64 in f32, all of a task's tiles together fit a 256 KiB cache.
+    fn default() -> Self {
+        Self::with_tiles(64, 64)
+    }
+}
+
+impl CpuAttention {
+    /// Tiles of `q` query rows and `k` keys, each clamped to 1 ..= 1024.
+    ///
+    /// ```
+    /// use tilewright_cpu::{CpuAttention, SplitKv};
+    /// let method = CpuAttention::with_tiles(32, 128).with_split_kv(SplitKv::Never);
+    /// assert_eq!(method.tiles(), (32, 128));
+    /// ```
+    pub fn with_tiles(q: usize, k: usize) -> Self {
+        Self { tile_q: q.clamp(1, MAX_TILE), tile_k: k.clamp(1, MAX_TILE), split_kv: SplitKv::default() }
+    }
+
+    /// The same method with keys split as said.
+    pub fn with_split_kv(self, split_kv: SplitKv) -> Self {
+        Self { split_kv, ..self }
+    }
+
+    /// Query rows and keys a tile.
+    pub fn tiles(&self) -> (usize, usize) {
+        (self.tile_q, self.tile_k)
+    }
+
+    /// The numeric contract kept on tensors stored in `format`: sums, statistics and LSE in `f32`, or in `f64` where the
+    /// storage is wider than that; nothing rounded on the way; elementary functions good to a few units.
+    ///
+    /// ```
+    /// use tilewright_attention::Format;
+    /// use tilewright_cpu::CpuAttention;
+    /// let contract = CpuAttention::default().contract(Format::BF16);
+    /// assert_eq!((contract.accum, contract.probabilities), (Format::F32, Format::F32));
+    /// ```
+    pub fn contract(&self, format: Format) -> Contract {
+        let smallest = match self.split_kv {
+            SplitKv::Every(n) => n.max(1).min(self.tile_k).min(self.tile_q),
+            SplitKv::Auto | SplitKv::Never => self.tile_k.min(self.tile_q),
+        };
+        Contract { tile: smallest, exp_error: microkernel::EXP_ERROR, ..Contract::strict(format) }
+    }
+
+    fn check(&self) -> Result<(), AttentionError> {
+        if self.split_kv == SplitKv::Every(0) {
+            let (got, expected) = ("every 0 keys".to_string(), "at least 1".to_string());
+            return Err(AttentionError::Spec { field: "split_kv", got, expected });
+        }
+        Ok(())
+    }
+}
+
+impl<T: Element> AttentionForward<T> for CpuAttention {
+    fn forward(&self, spec: &AttentionSpec, inputs: &Inputs<'_, T>, out: Outputs<'_, T>) -> Result<(), AttentionError> {
+        self.check()?;
+        inputs.check(spec)?;
+        out.check(spec)?;
+        forward::run(self, spec, inputs, out);
+        Ok(())
+    }
+}
+
+impl<T: Element> AttentionBackward<T> for CpuAttention {
+    fn backward(
+        &self,
+        spec: &AttentionSpec,
+        inputs: &Inputs<'_, T>,
+        saved: &Saved<'_, T>,
+        gradients: Gradients<'_, T>,
+    ) -> Result<(), AttentionError> {
+        self.check()?;
+        inputs.check(spec)?;
+        saved.check(spec)?;
+        gradients.check(spec, inputs)?;
+        backward::run(self, spec, inputs, saved, gradients);
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! The same bits whatever runs beside it: threads, strides, neighbours in the batch.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Case, Strided, Tensors, cases, config, nan};
+use ndarray::{Array3, Array4, Axis};
+use proptest::prelude::*;
+use tilewright_attention::{AttentionBackward, AttentionForward, AttentionSpec, Gradients, Inputs, Keys, Outputs, Saved};
+use tilewright_attention::{Queries, bf16, reference};
+use tilewright_cpu::{CpuAttention, SplitKv};
+use tilewright_scalar::Element;
+
+fn same_bits_on_any_pool<T: Element>(case: &Case) -> Result<(), TestCaseError> {
+    let (tensors, method) = (case.tensors::<T>(), case.method());
+    let alone = tensors.run_on(1, &method).bits();
+    for threads in [2, 3, 8] {
+        prop_assert!(tensors.run_on(threads, &method).bits() == alone, "{} threads", threads);
+    }
+    Ok(())
+}
+
+/// Runs on awkward copies of every tensor and returns the bits, after checking that no gap was written to.
+fn bits_when_strided<T: Element>(case: &Case) -> Vec<u64> {
+    let (tensors, method) = (case.tensors::<T>(), case.method());
+    let strided = |tensor: &Array4<T>, salt| Strided::of(tensor.view(), case.seed ^ salt);
+    let (q, k, v) = (strided(&tensors.q, 1), strided(&tensors.k, 2), strided(&tensors.v, 3));
+    let bias = tensors.bias.as_ref().map(|bias| strided(bias, 4));
+    let as4 = |x: &Array3<T::Accum>, salt| Strided::of(x.view().insert_axis(Axis(3)), case.seed ^ salt);
+    let inputs = Inputs {
+        bias: bias.as_ref().map(Strided::view),
+        sink: tensors.sink.as_ref().map(|x| x.view()),
+        ..Inputs::new(q.view(), k.view(), v.view())
+    };
+    let mut results = tensors.results_to_fill();
+    let (mut o, mut lse) = (strided(&results.o, 5), as4(&results.lse, 6));
+    let out = Outputs { o: o.view_mut(), lse: lse.view_mut().index_axis_move(Axis(3), 0) };
+    method.forward(&tensors.spec, &inputs, out).unwrap();
+
+    let (d_o, d_lse) = (strided(&tensors.d_o, 7), tensors.d_lse.as_ref().map(|x| as4(x, 8)));
+    let saved = Saved {
+        o: o.view(),
+        lse: lse.view().index_axis_move(Axis(3), 0),
+        d_o: d_o.view(),
+        d_lse: d_lse.as_ref().map(|x| x.view().index_axis_move(Axis(3), 0)),
+    };
+    let (mut d_q, mut d_k, mut d_v) = (strided(&results.d_q, 9), strided(&results.d_k, 10), strided(&results.d_v, 11));
+    let mut d_bias = results.d_bias.as_ref().map(|x| strided(x, 12));
+    let gradients = Gradients {
+        d_q: d_q.view_mut(),
+        d_k: d_k.view_mut(),
+        d_v: d_v.view_mut(),
+        d_bias: d_bias.as_mut().map(Strided::view_mut),
+        d_sink: results.d_sink.as_mut().map(|x| x.view_mut()),
+    };
+    method.backward(&tensors.spec, &inputs, &saved, gradients).unwrap();
+    for (name, tensor) in [("o", &o), ("d_q", &d_q), ("d_k", &d_k), ("d_v", &d_v)] {
+        assert_eq!(tensor.written(), tensor.view().len(), "{name}");
+    }
+    results.o.assign(&o.view());
+    results.lse.assign(&lse.view().index_axis_move(Axis(3), 0));
+    results.d_q.assign(&d_q.view());
+    results.d_k.assign(&d_k.view());
+    results.d_v.assign(&d_v.view());
+    if let (Some(into), Some(from)) = (&mut results.d_bias, &d_bias) {
+        into.assign(&from.view());
+    }
+    results.bits()
+}
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    #[test]
+    fn threads_change_nothing(case in cases()) {
+        same_bits_on_any_pool::<f32>(&case)?;
+        same_bits_on_any_pool::<bf16>(&case)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(100))]
+
+    #[test]
+    fn strides_change_nothing(case in cases()) {
+        prop_assert_eq!(bits_when_strided::<f32>(&case), case.tensors::<f32>().run(&case.method()).bits());
+        prop_assert_eq!(bits_when_strided::<f64>(&case), case.tensors::<f64>().run(&case.method()).bits());
+    }
+}
+
+/// Decoding: one or a few queries against a long cache, grouped heads.
+fn decoding(q_len: usize, lengths: &[usize], seed: u64) -> Tensors<f32> {
+    let len = lengths.iter().copied().max().unwrap_or(0);
+    let case = Case {
+        batch: lengths.len(),
+        kv_heads: 2,
+        group: 2,
+        dims: (16, 24),
+        lens: (q_len, len),
+        packed_queries: false,
+        keys: 0,
+        page_size: 1,
+        causal: true,
+        top_left: false,
+        window: (None, None),
+        softcap: false,
+        alibi: false,
+        dropout: false,
+        block_mask: None,
+        bias: None,
+        sink: true,
+        d_lse: false,
+        tiles: (64, 64),
+        seed,
+    };
+    let mut tensors = case.tensors::<f32>();
+    tensors.spec.keys = Keys::Padded { len, lengths: Some(lengths.to_vec()) };
+    tensors
+}
+
+#[test]
+fn decoding_splits_and_still_gives_the_same_bits_and_the_right_ones() {
+    for q_len in [1, 4] {
+        let tensors = decoding(q_len, &[1500, 3000, 7], 3);
+        let results = tensors.run_on(1, &CpuAttention::default());
+        for threads in [2, 3, 8] {
+            assert!(tensors.run_on(threads, &CpuAttention::default()).bits() == results.bits(), "{threads} threads");
+        }
+        let unsplit = tensors.run(&CpuAttention::default().with_split_kv(SplitKv::Never));
+        assert!(results.o != unsplit.o, "3000 keys were to be split");
+        let truth = reference::forward::<f32, f64>(&tensors.spec, &tensors.inputs()).unwrap();
+        for split_kv in [SplitKv::Auto, SplitKv::Never, SplitKv::Every(100), SplitKv::Every(1)] {
+            let split = tensors.run(&CpuAttention::default().with_split_kv(split_kv));
+            for (x, truth) in split.o.iter().zip(&truth.o).chain(split.lse.iter().zip(&truth.lse)) {
+                assert!((f64::from(*x) - truth).abs() < 2e-5 * truth.abs().max(1.0), "{x} for {truth}");
+            }
+        }
+    }
+}
+
+/// Whoever shares the batch, a sequence's output does not change: splits follow its own lengths.
+#[test]
+fn neighbours_in_the_batch_change_nothing() {
+    let together = decoding(1, &[3000, 900, 3000], 5);
+    let all = together.run(&CpuAttention::default());
+    let mut alone = together.clone();
+    alone.spec = AttentionSpec { batch: 1, ..together.spec.clone() };
+    alone.spec.keys = Keys::Padded { len: 3000, lengths: Some(vec![3000]) };
+    for tensor in [&mut alone.q, &mut alone.k, &mut alone.v, &mut alone.d_o] {
+        *tensor = tensor.slice_axis(Axis(0), (2..3).into()).to_owned();
+    }
+    let one = alone.run(&CpuAttention::default());
+    assert!(one.o.iter().eq(all.o.index_axis(Axis(0), 2).iter()));
+    assert!(one.lse.iter().eq(all.lse.index_axis(Axis(0), 2).iter()));
+}
+
+/// Packing sequences end to end, and paging their keys, are layouts: the arithmetic is the same.
+#[test]
+fn packed_and_paged_layouts_give_the_bits_of_padded_ones() {
+    let padded = decoding(3, &[40, 40], 8);
+    let expected = padded.run(&CpuAttention::default());
+    let mut packed = padded.clone();
+    packed.spec.queries = Queries::Packed { cu_seqlens: vec![0, 3, 6] };
+    packed.spec.keys = Keys::Packed { cu_seqlens: vec![0, 40, 80] };
+    for tensor in [&mut packed.q, &mut packed.k, &mut packed.v, &mut packed.d_o] {
+        *tensor = concatenated(tensor);
+    }
+    let got = packed.run(&CpuAttention::default());
+    assert_eq!(got.o, concatenated(&expected.o));
+    assert_eq!(got.d_k, concatenated(&expected.d_k));
+
+    let mut paged = padded.clone();
+    let table = vec![vec![3, 0, 5, 1, 8], vec![9, 2, 4, 6, 7]];
+    for (tensor, from) in [(&mut paged.k, &padded.k), (&mut paged.v, &padded.v)] {
+        *tensor = Array4::from_shape_fn((10, 2, 8, from.dim().3), |(page, h, row, c)| {
+            let owner = |b: usize| table[b].iter().position(|&p| p == page).map(|t| from[[b, h, t * 8 + row, c]]);
+            owner(0).or(owner(1)).unwrap_or(nan())
+        });
+    }
+    paged.spec.keys = Keys::Paged { pages: 10, page_size: 8, table, lengths: vec![40, 40] };
+    let got = paged.run(&CpuAttention::default());
+    assert_eq!((got.o, got.lse, got.d_q), (expected.o, expected.lse, expected.d_q));
+}
+
+fn concatenated(tensor: &Array4<f32>) -> Array4<f32> {
+    let parts: Vec<_> = tensor.axis_iter(Axis(0)).collect();
+    ndarray::concatenate(Axis(1), &parts).unwrap().insert_axis(Axis(0))
+}

@@ -1,0 +1,78 @@
+//! O(N) extra memory, counted by the allocator. One test only: whatever else ran here would be counted too.
+#![allow(clippy::unwrap_used)]
+
+use ndarray::{Array3, Array4};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use tilewright_attention::{AttentionBackward, AttentionForward, AttentionSpec, Gradients, Inputs, Outputs, Saved};
+use tilewright_cpu::{CpuAttention, StandardAttention};
+
+/// Counts live bytes and their peak.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: both functions pass their arguments to `System`, whose contract is the same, and count beside it. The
+// default `realloc` is built on them.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(live, Relaxed);
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: `pointer` came from `System.alloc` with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most bytes that were live during `f` beyond those live before it.
+fn extra_bytes(f: impl FnOnce()) -> usize {
+    let before = LIVE.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    f();
+    PEAK.load(Relaxed) - before
+}
+
+/// Extra bytes of the forward and of the backward pass for `n` queries and keys.
+fn extra<M: AttentionForward<f32> + AttentionBackward<f32>>(method: &M, n: usize) -> (usize, usize) {
+    let spec = AttentionSpec { causal: true, ..AttentionSpec::dense(1, 1, n, n, 16) };
+    let ones = || Array4::<f32>::ones(spec.q_shape());
+    let (q, k, v, d_o) = (ones(), ones(), ones(), ones());
+    let inputs = Inputs::new(q.view(), k.view(), v.view());
+    let (mut o, mut lse) = (ones(), Array3::zeros(spec.lse_shape()));
+    let forward = extra_bytes(|| {
+        method.forward(&spec, &inputs, Outputs { o: o.view_mut(), lse: lse.view_mut() }).unwrap();
+    });
+    let saved = Saved { o: o.view(), lse: lse.view(), d_o: d_o.view(), d_lse: None };
+    let (mut d_q, mut d_k, mut d_v) = (ones(), ones(), ones());
+    let gradients =
+        Gradients { d_q: d_q.view_mut(), d_k: d_k.view_mut(), d_v: d_v.view_mut(), d_bias: None, d_sink: None };
+    let backward = extra_bytes(|| method.backward(&spec, &inputs, &saved, gradients).unwrap());
+    (forward, backward)
+}
+
+#[test]
+fn memory_is_linear_in_the_sequence() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let measured = |n| pool.install(|| extra(&CpuAttention::default(), n));
+    measured(64); // threads start, lazily allocated things are allocated
+    let n = 4096;
+    let (forward, backward) = measured(n);
+    println!("extra bytes at N = {n}: forward {forward}, backward {backward}; one N × N matrix is {}", n * n * 4);
+    assert!(forward < n * n * 4 / 64, "forward: {forward} bytes");
+    assert!(backward < n * n * 4 / 64, "backward: {backward} bytes");
+    // Doubling N at most doubles it; tiles, which do not grow, make it less.
+    let (forward_2n, backward_2n) = measured(2 * n);
+    assert!(forward_2n <= 2 * forward && backward_2n <= 2 * backward, "{forward_2n}, {backward_2n}");
+    // The instrument works: the standard method does hold the matrix.
+    let (standard, _) = pool.install(|| extra(&StandardAttention, 1024));
+    assert!(standard > 1024 * 1024 * 4, "standard: {standard} bytes");
+}
