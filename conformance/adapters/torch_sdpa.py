@@ -135,28 +135,30 @@ def attention_mask(spec, q, k, bias):
     return added
 
 
-def arguments(spec, q, k, v, bias, plant):
+def keywords(spec, q, k, bias, plant):
     """Keyword arguments of the call."""
-    arguments = {"scale": spec["scale"] * plant, "enable_gqa": q.shape[1] != k.shape[1]}
-    only_causal = spec.get("causal") and bias is None
-    only_causal = only_causal and not any(spec.get(key) for key in ("window", "alibi", "kv_lengths", "block_mask"))
-    if only_causal and (spec.get("causal_align") == "top_left" or q.shape[2] == k.shape[2]):
-        return arguments | {"is_causal": True}
-    return arguments | {"attn_mask": attention_mask(spec, q, k, bias)}
+    common = {"scale": spec["scale"] * plant, "enable_gqa": q.shape[1] != k.shape[1]}
+    alone = bias is None and not any(spec.get(key) for key in ("window", "alibi", "kv_lengths", "block_mask"))
+    corners_meet = spec.get("causal_align") == "top_left" or q.shape[2] == k.shape[2]
+    if spec.get("causal") and alone and corners_meet:
+        return common | {"is_causal": True}
+    return common | {"attn_mask": attention_mask(spec, q, k, bias)}
 
 
-def log_sum_exp(q, k, v, arguments, options):
+def log_sum_exp(q, k, v, call, options):
     """The flash kernel's log-sum-exp, or None where another kernel is taken. Not part of any public function."""
-    mask = arguments.get("attn_mask")
-    causal = arguments.get("is_causal", False)
-    gqa, scale = arguments["enable_gqa"], arguments["scale"]
+    mask, causal = call.get("attn_mask"), call.get("is_causal", False)
+    gqa, scale = call["enable_gqa"], call["scale"]
     if torch._fused_sdp_choice(q, k, v, mask, 0.0, causal, scale=scale, enable_gqa=gqa) != 1:
         return None
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, -math.inf)
     if gqa:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
-    return FLASH(q, k, v, 0.0, causal, attn_mask=mask, scale=scale)[1]
+    lse = FLASH(q, k, v, 0.0, causal, attn_mask=mask, scale=scale)[1]
+    if options.lse == "convention" and mask is not None:
+        lse = lse.masked_fill((mask == -math.inf).all(-1), -math.inf)
+    return lse
 
 
 def parts(spec, options):
@@ -164,17 +166,15 @@ def parts(spec, options):
     lengths = spec.get("kv_lengths")
     if options.lengths == "mask" or not lengths:
         return [(slice(None), slice(None), spec)]
-    return [
-        (slice(b, b + 1), slice(length), {key: value for key, value in spec.items() if key != "kv_lengths"} | own_blocks(spec, b))
-        for b, length in enumerate(lengths)
-    ]
+    rest = {key: value for key, value in spec.items() if key != "kv_lengths"}
+    return [(slice(b, b + 1), slice(length), rest | own_blocks(spec, b)) for b, length in enumerate(lengths)]
 
 
 def own_blocks(spec, b):
-    blocks = spec.get("block_mask")
-    if not blocks or len(blocks["blocks"]) == 1:
+    mask = spec.get("block_mask")
+    if not mask or len(mask["blocks"]) == 1:
         return {}
-    return {"block_mask": blocks | {"blocks": [blocks["blocks"][b]]}}
+    return {"block_mask": mask | {"blocks": [mask["blocks"][b]]}}
 
 
 def solve(spec, tensors, want, options):
@@ -195,7 +195,7 @@ def solve(spec, tensors, want, options):
         bias = inputs.get("bias")
         if bias is not None:
             bias = bias[batch if bias.shape[0] > 1 else slice(None), :, :, keys if bias.shape[3] > 1 else slice(None)]
-        call = arguments(part, q, k, v, bias, plant)
+        call = keywords(part, q, k, bias, plant)
         outputs.append(scaled_dot_product_attention(q, k, v, **call))
         if "lse" in want:
             with torch.no_grad():
@@ -226,7 +226,9 @@ def answer(line, options):
         return {"ok": True, "missing": missing} if missing else {"ok": True}
     except Unsupported as why:
         return {"unsupported": str(why)}
-    except Exception as error:  # the trial goes on: what failed is the answer
+    except Exception as error:
+        if "No available kernel" in str(error):  # how a backend that was insisted on says so
+            return {"unsupported": f"no {options.backend} kernel for this problem"}
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
 
@@ -242,6 +244,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", choices=["default", *BACKENDS], default="default", help="kernel to insist on")
     parser.add_argument("--lengths", choices=["mask", "slice"], default="mask", help="how kv_lengths are expressed")
+    parser.add_argument(
+        "--lse", choices=["kernel", "convention"], default="kernel", help="for a row without keys: its 0, or our -inf"
+    )
     parser.add_argument("--plant", type=planted, metavar="scale=FACTOR", help="a fault, to see it caught")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

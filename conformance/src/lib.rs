@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod attention;
+pub mod kill;
+pub mod process;
+pub mod report;
 pub mod subject;
 pub mod tensor;
 

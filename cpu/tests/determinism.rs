@@ -6,7 +6,9 @@ mod common;
 use common::{Case, Strided, Tensors, cases, config, nan};
 use ndarray::{Array3, Array4, Axis};
 use proptest::prelude::*;
-use tilewright_attention::{AttentionBackward, AttentionForward, AttentionSpec, Gradients, Inputs, Keys, Outputs, Saved};
+use tilewright_attention::{
+    AttentionBackward, AttentionForward, AttentionSpec, Gradients, Inputs, Keys, Outputs, Saved,
+};
 use tilewright_attention::{Queries, bf16, reference};
 use tilewright_cpu::{CpuAttention, SplitKv};
 use tilewright_scalar::Element;

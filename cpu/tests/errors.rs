@@ -5,7 +5,8 @@ mod common;
 
 use ndarray::{Array1, Array3, Array4};
 use tilewright_attention::{
-    AttentionBackward, AttentionError, AttentionForward, AttentionSpec, Gradients, Inputs, Keys, Outputs, Queries, Saved,
+    AttentionBackward, AttentionError, AttentionForward, AttentionSpec, Gradients, Inputs, Keys, Outputs, Queries,
+    Saved,
 };
 use tilewright_cpu::{CpuAttention, SplitKv, StandardAttention};
 

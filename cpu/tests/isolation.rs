@@ -37,7 +37,8 @@ fn agrees_where_finite(tensors: &Tensors<f64>, got: &Results<f64>) -> Result<(),
     for (name, (got, truth)) in ["o", "d_q", "d_k", "d_v"].into_iter().zip(pairs) {
         for (index, truth) in truth.indexed_iter() {
             let got = got[index];
-            let same = if truth.is_finite() { (got - truth).abs() < 1e-9 * truth.abs().max(1.0) } else { !got.is_finite() };
+            let same =
+                if truth.is_finite() { (got - truth).abs() < 1e-9 * truth.abs().max(1.0) } else { !got.is_finite() };
             prop_assert!(same, "{}{:?}: got {}, expected {}", name, index, got, truth);
         }
     }

@@ -179,7 +179,7 @@ catalogue! {
     68 ScoreGradientsInFp8 "score-gradients-in-fp8" Backward
         "dS is rounded to an 8-bit format" "gradients of q or k"
     69 KeyGradientInBf16 "key-gradient-in-bf16" Backward
-        "dK is rounded to bf16 after each query tile" "more than one query tile; f32, f64 or f16 storage"
+        "dK is rounded to bf16 after each query tile" "f64, f32 or f16 storage; in bf16, several query tiles"
     70 SoftcapDerivativeMissing "softcap-derivative-missing" Backward
         "dS passes the softcap unchanged" "softcap with scores near it"
     71 ValueGradientDividedAgain "value-gradient-divided-again" Backward
@@ -292,7 +292,7 @@ catalogue! {
     253 ValueTailUnwritten "value-tail-unwritten" Layout
         "Columns of O after the last multiple of 8 are never written" "value_dim that is no multiple of 8, output memory that is not zero"
     254 NotDeterministic "not-deterministic" Forward
-        "Key tiles are summed in an order that depends on how often the kernel ran" "two calls compared bit by bit, at least three key tiles"
+        "Key tiles are summed in an order that depends on how often the kernel ran" "two calls compared bit by bit, more than one key tile"
     255 LastRowUnwritten "last-row-unwritten" Layout
         "The last row of O is never written" "output memory that is not zero"
     256 LseTailUnwritten "lse-tail-unwritten" Layout

@@ -9,7 +9,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`catalogue`] | [`Fault`] and the table of mutants: what is wrong, and which inputs show it |
-//! | [`variant`], [`controls`] | [`Variant`], its honest [`Contract`](tilewright_attention::Contract), and the table of correct kernels |
+//! | [`variant`], [`controls`] | [`Variant`], its honest [`Contract`], and the table of correct kernels |
 //! | `arithmetic` | sums, products and exponentials as a variant evaluates them |
 //! | `layout`, `mask`, `scores` | reading tensors, visibility, a tile of scores |
 //! | `forward`, `merge` | online softmax; merging splits, the sink, normalisation |

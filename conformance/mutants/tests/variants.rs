@@ -1,16 +1,13 @@
 //! The kernel without a bug: every variant agrees with the reference and keeps the contract it declares.
 #![allow(clippy::unwrap_used)]
 
-mod common {
-    include!("common/mod.rs");
-    pub mod specs;
-}
+mod common;
 
 use common::specs::cases;
 use common::{Case, Named, Tensors, backward, forward};
 use proptest::prelude::*;
 use tilewright_attention::{AttentionError, AttentionForward, Contract, Inputs, Outputs, bound, reference};
-use tilewright_mutants::{Fault, Kernel, Variant, mutants, variants};
+use tilewright_mutants::{Fault, Kernel, Rounding, Variant, mutants, variants};
 use tilewright_scalar::{DoubleDouble, Element, Real, bf16, f16};
 
 /// True values, in the order of the kernel's tensors.
@@ -81,6 +78,14 @@ fn agrees<T: Element>(case: &Case, relative: f64) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// What the bounds leave out: that a result which is rounded to storage on its way, after the softcap's slope or once
+/// a tile, may underflow there; and that the sinks' gradient is stored in `Element::Accum` whatever it is summed in.
+fn room<T: Element>(variant: &Variant, name: &str) -> f64 {
+    let narrow = [variant.output, variant.gradients, variant.score_gradients].contains(&Rounding::Storage);
+    let underflow = if narrow { 64.0 * T::FORMAT.underflow_unit() } else { 0.0 };
+    underflow + if name == "d_sink" { 8.0 * <T::Accum as Element>::FORMAT.unit_roundoff() } else { 0.0 }
+}
+
 fn keeps_contracts<T: Element>(case: &Case) -> Result<(), TestCaseError> {
     let tensors = Tensors::<T>::new(case);
     let expected = truth(case, &tensors);
@@ -88,9 +93,10 @@ fn keeps_contracts<T: Element>(case: &Case) -> Result<(), TestCaseError> {
         let limits = limits(case, &tensors, &control.variant.contract(T::FORMAT));
         let got = run(case, &tensors, &Kernel::correct(control.variant));
         for (((name, got), (_, exact)), limit) in got.iter().zip(&expected).zip(&limits) {
+            let room = room::<T>(&control.variant, name);
             for (n, ((got, exact), limit)) in got.iter().zip(exact).zip(limit).enumerate() {
-                let error = distance(*got, *exact);
-                prop_assert!(error <= *limit, "{}: {name}[{n}] = {got}, not {exact} ± {limit}", control.name);
+                let (error, limit) = (distance(*got, *exact), limit + room);
+                prop_assert!(error <= limit, "{}: {name}[{n}] = {got}, not {exact} ± {limit}", control.name);
             }
         }
     }
@@ -98,7 +104,7 @@ fn keeps_contracts<T: Element>(case: &Case) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn variants_agree_with_the_reference_in_f64(case in cases()) {
@@ -122,7 +128,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn variants_keep_their_contracts_in_f64(case in cases()) {
@@ -159,9 +165,10 @@ fn catalogues_are_sound() {
         assert!(controls[..n].iter().all(|other| other.variant != control.variant), "{} repeats", control.name);
         assert!(control.variant.supports(f16::FORMAT));
     }
-    fn shared<T: Send + Sync>(_: &T) {}
-    shared(&Kernel::faulty(Fault::StrictDiagonal));
+    is_shareable(&Kernel::faulty(Fault::StrictDiagonal));
 }
+
+fn is_shareable(_: &(impl Send + Sync)) {}
 
 #[test]
 fn what_a_variant_cannot_do_is_an_error() {

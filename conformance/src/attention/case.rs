@@ -110,6 +110,7 @@ pub enum Storage {
 
 /// Everything an id says.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent options, each on or off")]
 pub struct Case {
     /// Storage format of the tensors.
     pub format: Format,
@@ -327,7 +328,7 @@ impl Case {
                 self.window = [side(left)?, side(right)?];
             }
             ("softcap", cap) => {
-                self.softcap = Some(cap.parse().ok().filter(|cap: &f64| cap.is_finite() && *cap > 0.0)?)
+                self.softcap = Some(cap.parse().ok().filter(|cap: &f64| cap.is_finite() && *cap > 0.0)?);
             }
             ("alibi", "") => self.alibi = true,
             ("bias", axes) => {

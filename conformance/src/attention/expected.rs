@@ -7,7 +7,7 @@ use ndarray::{Array, Dimension};
 use std::collections::BTreeMap;
 use tilewright_attention::bound::{self, Limit};
 use tilewright_attention::{Contract, reference};
-use tilewright_scalar::{DoubleDouble, Format, Real};
+use tilewright_scalar::{DoubleDouble, Element, Format, Real};
 
 /// The outputs of a forward pass.
 pub const FORWARD: [&str; 2] = ["o", "lse"];
@@ -53,71 +53,109 @@ pub fn outputs(problem: &Problem, backward: bool) -> Vec<&'static str> {
 /// # Errors
 /// A line of text if the tensors do not fit the problem.
 pub fn expect(problem: &Problem, contract: &Contract, backward: bool) -> Result<Expected, String> {
-    with_element!(contract.storage, T => if contract.storage == Format::F64 {
-        typed_expect::<T, DoubleDouble>(problem, contract, backward)
+    let values = with_element!(contract.storage, T => if contract.storage == Format::F64 {
+        values::<T, DoubleDouble>(problem, backward, |x| x)
     } else {
-        typed_expect::<T, f64>(problem, contract, backward)
-    })
-}
-
-fn typed_expect<T: Stored, A: Real + Into<Wide>>(
-    problem: &Problem,
-    contract: &Contract,
-    backward: bool,
-) -> Result<Expected, String>
-where
-    T::Accum: Stored,
-{
-    let spec = &problem.spec;
-    let inputs = typed::inputs::<T>(&problem.inputs)?;
-    let text = |error: tilewright_attention::AttentionError| error.to_string();
-    let mut expected = Expected::new();
-    let result = reference::forward::<T, A>(spec, &inputs).map_err(text)?;
-    let limits = bound::forward(spec, &inputs, contract).map_err(text)?;
-    expected.insert("o", tensor(contract.storage, result.o, limits.o));
-    expected.insert("lse", tensor(contract.lse, result.lse, limits.lse));
-    if backward {
-        let d_o = typed::view(&problem.inputs, "d_o")?;
-        let d_lse = typed::view_if_present(&problem.inputs, "d_lse")?;
-        let result = reference::backward::<T, A>(spec, &inputs, d_o, d_lse).map_err(text)?;
-        let limits = bound::backward(spec, &inputs, d_o, d_lse, contract).map_err(text)?;
-        expected.insert("d_q", tensor(contract.storage, result.d_q, limits.d_q));
-        expected.insert("d_k", tensor(contract.storage, result.d_k, limits.d_k));
-        expected.insert("d_v", tensor(contract.storage, result.d_v, limits.d_v));
-        if let (Some(value), Some(limit)) = (result.d_bias, limits.d_bias) {
-            expected.insert("d_bias", tensor(contract.storage, value, limit));
-        }
-        if let (Some(value), Some(limit)) = (result.d_sink, limits.d_sink) {
-            expected.insert("d_sink", tensor(contract.accum, value, limit));
-        }
-    }
+        values::<T, f64>(problem, backward, DoubleDouble::from_f64)
+    })?;
+    let mut expected: Expected = values
+        .into_iter()
+        .map(|(name, (shape, value))| {
+            let (worst, coherent, sigma) = (Vec::new(), Vec::new(), Vec::new());
+            (name, ExpectedTensor { shape, format: contract.storage, value, worst, coherent, sigma })
+        })
+        .collect();
+    set_limits(&mut expected, problem, contract, backward)?;
     Ok(expected)
 }
 
-/// A reference's value, widened.
-#[derive(Clone, Copy)]
-struct Wide(DoubleDouble);
-
-impl From<f64> for Wide {
-    fn from(x: f64) -> Self {
-        Self(DoubleDouble::from_f64(x))
-    }
+/// The same truth with the limits of another contract.
+///
+/// # Errors
+/// A line of text if the tensors do not fit the problem.
+pub fn under_contract(
+    expected: &Expected,
+    problem: &Problem,
+    contract: &Contract,
+    backward: bool,
+) -> Result<Expected, String> {
+    let mut expected = expected.clone();
+    set_limits(&mut expected, problem, contract, backward)?;
+    Ok(expected)
 }
 
-impl From<DoubleDouble> for Wide {
-    fn from(x: DoubleDouble) -> Self {
-        Self(x)
+type Values = BTreeMap<&'static str, (Vec<usize>, Vec<DoubleDouble>)>;
+
+fn values<T: Stored, A: Real>(
+    problem: &Problem,
+    backward: bool,
+    widen: impl Fn(A) -> DoubleDouble + Copy,
+) -> Result<Values, String>
+where
+    T::Accum: Stored,
+{
+    fn flat<A: Copy, D: Dimension>(
+        array: &Array<A, D>,
+        widen: impl Fn(A) -> DoubleDouble,
+    ) -> (Vec<usize>, Vec<DoubleDouble>) {
+        (array.shape().to_vec(), array.iter().map(|x| widen(*x)).collect())
     }
+    let inputs = typed::inputs::<T>(&problem.inputs)?;
+    let result = reference::forward::<T, A>(&problem.spec, &inputs).map_err(|error| error.to_string())?;
+    let mut values = Values::from([("o", flat(&result.o, widen)), ("lse", flat(&result.lse, widen))]);
+    if backward {
+        let (d_o, d_lse) = (typed::view(&problem.inputs, "d_o")?, typed::view_if_present(&problem.inputs, "d_lse")?);
+        let result =
+            reference::backward::<T, A>(&problem.spec, &inputs, d_o, d_lse).map_err(|error| error.to_string())?;
+        values.extend([
+            ("d_q", flat(&result.d_q, widen)),
+            ("d_k", flat(&result.d_k, widen)),
+            ("d_v", flat(&result.d_v, widen)),
+        ]);
+        values.extend(result.d_bias.map(|d_bias| ("d_bias", flat(&d_bias, widen))));
+        values.extend(result.d_sink.map(|d_sink| ("d_sink", flat(&d_sink, widen))));
+    }
+    Ok(values)
 }
 
-fn tensor<A: Into<Wide>, D: Dimension>(format: Format, value: Array<A, D>, limit: Limit<D>) -> ExpectedTensor {
-    let flat = |array: Array<f64, D>| array.into_iter().collect();
-    ExpectedTensor {
-        shape: value.shape().to_vec(),
-        format,
-        value: value.into_iter().map(|x| x.into().0).collect(),
-        worst: flat(limit.worst),
-        coherent: flat(limit.coherent),
-        sigma: flat(limit.sigma),
+fn set_limits(expected: &mut Expected, problem: &Problem, contract: &Contract, backward: bool) -> Result<(), String> {
+    with_element!(contract.storage, T => typed_limits::<T>(expected, problem, contract, backward))
+}
+
+fn typed_limits<T: Stored>(
+    expected: &mut Expected,
+    problem: &Problem,
+    contract: &Contract,
+    backward: bool,
+) -> Result<(), String>
+where
+    T::Accum: Stored,
+{
+    fn set<D: Dimension>(expected: &mut Expected, name: &str, format: Format, limit: Limit<D>) {
+        if let Some(tensor) = expected.get_mut(name) {
+            tensor.format = format;
+            tensor.worst = limit.worst.into_iter().collect();
+            tensor.coherent = limit.coherent.into_iter().collect();
+            tensor.sigma = limit.sigma.into_iter().collect();
+        }
     }
+    let inputs = typed::inputs::<T>(&problem.inputs)?;
+    let limits = bound::forward(&problem.spec, &inputs, contract).map_err(|error| error.to_string())?;
+    set(expected, "o", contract.storage, limits.o);
+    set(expected, "lse", T::Accum::FORMAT, limits.lse);
+    if backward {
+        let (d_o, d_lse) = (typed::view(&problem.inputs, "d_o")?, typed::view_if_present(&problem.inputs, "d_lse")?);
+        let limits =
+            bound::backward(&problem.spec, &inputs, d_o, d_lse, contract).map_err(|error| error.to_string())?;
+        set(expected, "d_q", contract.storage, limits.d_q);
+        set(expected, "d_k", contract.storage, limits.d_k);
+        set(expected, "d_v", contract.storage, limits.d_v);
+        if let Some(limit) = limits.d_bias {
+            set(expected, "d_bias", contract.storage, limit);
+        }
+        if let Some(limit) = limits.d_sink {
+            set(expected, "d_sink", T::Accum::FORMAT, limit);
+        }
+    }
+    Ok(())
 }

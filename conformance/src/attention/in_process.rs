@@ -8,7 +8,7 @@ use crate::tensor::{Stored, Tensor};
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix1, Ix3, Ix4, IxDyn, Slice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tilewright_attention::{AttentionBackward, AttentionError, AttentionForward, Gradients, Inputs, Outputs, Saved};
-use tilewright_scalar::{Element, bf16, f16};
+use tilewright_scalar::{bf16, f16};
 
 /// An implementation that takes all four storage formats.
 pub trait AnyFormat:

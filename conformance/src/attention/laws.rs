@@ -8,7 +8,7 @@ use crate::tensor::{Stored, Tensor};
 use crate::{Request, Subject, Tensors};
 use ndarray::{ArrayD, Axis, Slice};
 use tilewright_attention::{AttentionSpec, Keys, Window};
-use tilewright_scalar::{Element, Format, bf16, f16};
+use tilewright_scalar::{Format, bf16, f16};
 
 /// Applies `f` to every element of a tensor.
 fn map(tensor: &Tensor, f: impl Fn(f64) -> f64 + Copy) -> Tensor {

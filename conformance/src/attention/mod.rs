@@ -8,6 +8,7 @@ pub mod generate;
 pub mod in_process;
 pub mod judge;
 pub mod laws;
+pub mod oracle;
 pub mod suite;
 pub mod trial;
 mod typed;

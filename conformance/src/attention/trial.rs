@@ -72,6 +72,15 @@ impl Prepared {
         Ok(Self { case: case.clone(), problem, truth, features, evidence, backward, contract: *contract })
     }
 
+    /// The same case for a subject with another contract.
+    ///
+    /// # Errors
+    /// A line of text if the tensors do not fit the problem.
+    pub fn under_contract(&self, contract: &Contract) -> Result<Self, String> {
+        let truth = expected::under_contract(&self.truth, &self.problem, contract, self.backward)?;
+        Ok(Self { truth, contract: *contract, ..self.clone() })
+    }
+
     /// Whether a right answer to this case is evidence for a feature: one of its decoys is rejected, or, for a feature
     /// without any of its own, some decoy is.
     pub fn testifies_for(&self, feature: Feature) -> bool {

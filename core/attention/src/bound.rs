@@ -445,7 +445,8 @@ impl Sum {
 /// ```text
 /// π    = e^(E_s + 3u(|s| + |LSE|) + B^LSE) − 1 + ε_e                                      recomputed P
 /// B^D  = Σ_x |g_x| B^O_x + γ(dv + 2) Σ_x |g_x o_x| + 2u(|D| + |dLSE|)      or, for D = Σ P∘dP, the same sum over keys
-/// B^dS = P [(π + u_P) e + (1 + π)(γ(dv + 2) Z Σ|g||v| + B^D + 3u(e + |Z a| + |D'|))] + u_dS (|dS| + P B^D) + η_dS
+/// B^dS = P [(π + u_P) e + (1 + π)(γ(dv + 2) Z Σ|g||v| + B^D + 3u(e + |Z a| + |D'|))] + u_dS (|dS| + P B^D)
+///        + (η_P + floor_exp) (e + B^D) + η_dS
 /// ```
 struct BackwardRow {
     softmax: Row<f64>,
@@ -503,6 +504,7 @@ impl BackwardRow {
         let roundings = d_p_error + self.d_bound + 3.0 * units.u * (e + fabs(d_p) + fabs(self.d));
         let bound = entry.p * ((pi + units.u_p) * e + (1.0 + pi) * roundings)
             + units.u_ds * (1.0 + pi) * (fabs(d_s) + entry.p * self.d_bound)
+            + (units.eta_p + units.exp_floor) * (e + self.d_bound)
             + underflow;
         (d_s, bound)
     }

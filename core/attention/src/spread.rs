@@ -151,10 +151,13 @@ pub(crate) fn backward<T: Element>(
         let mut shared = vec![[0.0; 2]; spec.head_dim]; // Σ P k and Σ dS k: what the errors of D and LSE multiply
         for (entry, d_p) in spread.softmax.entries.iter().zip(&d_p) {
             let (kb, kj) = spec.key_slot(b, entry.j);
-            let d_s = entry.p * (d_p - d);
+            let (e, d_s) = (d_p - d, entry.p * (d_p - d));
             let score = square(units.u_s * entry.s);
-            let own =
-                (square(units.u_ds * d_s) + (square(units.u_p) + score) * square(d_s) + square(units.eta_ds)) / 3.0;
+            let own = (square(units.u_ds * d_s)
+                + (square(units.u_p) + score) * square(d_s)
+                + square(units.eta_p * e)
+                + square(units.eta_ds))
+                / 3.0;
             let common = square(entry.p) * d_variance + square(d_s) * spread.lse_variance;
             if let Some(d_bias) = &mut sums.d_bias {
                 let at = broadcast_index(d_bias.dim(), b, h, i, entry.j);

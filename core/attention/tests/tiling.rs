@@ -148,7 +148,7 @@ proptest! {
 
 #[test]
 fn tiles_end_at_the_end_of_the_address_space() {
-    assert_eq!(tiles(HUGE - 1..HUGE, 4).collect::<Vec<_>>(), [HUGE - 1..HUGE]);
+    assert!(tiles(HUGE - 1..HUGE, 4).eq(std::iter::once(HUGE - 1..HUGE)));
     #[allow(clippy::reversed_empty_ranges)]
     let backwards = 5..2;
     assert_eq!(tiles(backwards, 4).count(), 0);

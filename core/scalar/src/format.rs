@@ -48,9 +48,12 @@ impl Format {
         power_of_two(-(self.precision as i32))
     }
 
-    /// `η`, half the smallest positive number: the absolute error of rounding a result that underflows.
+    /// `η`, half the smallest positive number: the absolute error of rounding a result that underflows. For `f64`,
+    /// where half of it is no number, the smallest positive number itself.
     pub fn underflow_unit(self) -> f64 {
-        if self.subnormals {
+        if self.precision >= 53 {
+            f64::from_bits(1)
+        } else if self.subnormals {
             power_of_two(self.min_exponent - self.precision as i32)
         } else {
             power_of_two(self.min_exponent - 1)

@@ -76,7 +76,13 @@ fn row_dots<T: Element>(spec: &AttentionSpec, saved: &Saved<'_, T>, tile: usize)
 }
 
 /// One row's `D`.
-pub(super) fn row_dot<T: Element>(spec: &AttentionSpec, saved: &Saved<'_, T>, b: usize, h: usize, i: usize) -> T::Accum {
+pub(super) fn row_dot<T: Element>(
+    spec: &AttentionSpec,
+    saved: &Saved<'_, T>,
+    b: usize,
+    h: usize,
+    i: usize,
+) -> T::Accum {
     let zero = T::Accum::zero();
     let (slot, row) = spec.query_slot(b, i);
     let (d_o, o) = (tensors::row(saved.d_o, [slot, h, row]), tensors::row(saved.o, [slot, h, row]));

@@ -14,7 +14,7 @@ use tilewright_attention::{AttentionSpec, Inputs, Outputs};
 use tilewright_scalar::{Accum, Element};
 
 /// Keys to a split under [`SplitKv::Auto`]: enough work to pay for a merge.
-const AUTO_SPLIT: usize = 512;
+pub(super) const AUTO_SPLIT: usize = 512;
 
 /// Query rows up to which [`SplitKv::Auto`] splits: decoding, speculative decoding included. Longer queries have tiles
 /// enough to run in parallel.
@@ -108,8 +108,8 @@ impl<A: Accum> Online<A> {
     /// Line 5. A sink is a key of score `sink` and value 0, seen before all others.
     fn new(rows: usize, value_dim: usize, sink: Option<A>) -> Self {
         let sink = sink.unwrap_or(A::neg_infinity());
-        // e^(sink − sink) rather than 1: an infinite or NaN sink spoils its rows, as it does in the definition.
-        let l = if sink == A::neg_infinity() { A::zero() } else { (sink - sink).exp() };
+        // e^(0 · sink) rather than 1: an infinite or NaN sink spoils its rows, as it does in the definition.
+        let l = if sink == A::neg_infinity() { A::zero() } else { (sink * A::zero()).exp() };
         Self { m: vec![sink; rows], l: vec![l; rows], o: Tile::zeros(rows, value_dim) }
     }
 
@@ -127,7 +127,7 @@ impl<A: Accum> Online<A> {
             if m > self.m[i] {
                 // e^(m_old − m_new); 0 for the first keys a row sees, when m_old = −∞.
                 let rescale = microkernel::exp(self.m[i] - m);
-                self.l[i] = self.l[i] * rescale;
+                self.l[i] *= rescale;
                 microkernel::scale_row(self.o.row_mut(i), rescale);
                 self.m[i] = m;
             }
@@ -172,11 +172,7 @@ fn merge<A: Accum>(partials: Vec<Vec<Partial<A>>>) -> Vec<Partial<A>> {
 }
 
 /// Rounds to storage. `lse` has a last axis of length 1.
-fn store<T: Element>(
-    heads: Vec<Partial<T::Accum>>,
-    mut o: ArrayViewMut3<'_, T>,
-    mut lse: ArrayViewMut3<'_, T::Accum>,
-) {
+fn store<T: Element>(heads: Vec<Partial<T::Accum>>, mut o: ArrayViewMut3<'_, T>, mut lse: ArrayViewMut3<'_, T::Accum>) {
     let outputs = o.outer_iter_mut().zip(lse.outer_iter_mut());
     for (head, (mut o, mut lse)) in heads.into_iter().zip(outputs) {
         for i in 0..head.lse.len() {

@@ -107,11 +107,13 @@ impl CpuAttention {
     /// assert_eq!((contract.accum, contract.probabilities), (Format::F32, Format::F32));
     /// ```
     pub fn contract(&self, format: Format) -> Contract {
-        let smallest = match self.split_kv {
-            SplitKv::Every(n) => n.max(1).min(self.tile_k).min(self.tile_q),
-            SplitKv::Auto | SplitKv::Never => self.tile_k.min(self.tile_q),
+        // Boundaries of tiles and of splits both cut the keys, and each split is one more rescaling when it is merged.
+        let tile_k = match self.split_kv {
+            SplitKv::Never => self.tile_k,
+            SplitKv::Auto => with_splits(self.tile_k, forward::AUTO_SPLIT),
+            SplitKv::Every(n) => with_splits(self.tile_k, n.clamp(1, usize::MAX / MAX_TILE)),
         };
-        Contract { tile: smallest, exp_error: microkernel::EXP_ERROR, ..Contract::strict(format) }
+        Contract { tile: tile_k.min(self.tile_q), exp_error: microkernel::EXP_ERROR, ..Contract::strict(format) }
     }
 
     fn check(&self) -> Result<(), AttentionError> {
@@ -121,6 +123,11 @@ impl CpuAttention {
         }
         Ok(())
     }
+}
+
+/// The tile of which `S` keys hold as many as they hold tiles, splits and merges of splits.
+fn with_splits(tile: usize, split: usize) -> usize {
+    (tile * split / (split + 2 * tile)).max(1)
 }
 
 impl<T: Element> AttentionForward<T> for CpuAttention {

@@ -82,9 +82,8 @@ impl Mask {
         for i in at.rows.clone() {
             let band = key_range(spec, at.b, i..i + 1);
             self.visible.extend(at.keys.clone().map(|j| {
-                let block_set = |mask: &tilewright_attention::BlockMask| {
-                    mask.entry(at.b, at.h, i / mask.block_q, j / mask.block_k)
-                };
+                let block_set =
+                    |mask: &tilewright_attention::BlockMask| mask.entry(at.b, at.h, i / mask.block_q, j / mask.block_k);
                 band.contains(&j) && spec.block_mask.as_ref().is_none_or(block_set)
             }));
         }

@@ -102,9 +102,8 @@ pub(crate) fn key_tasks(spec: &AttentionSpec, tile: usize) -> Vec<KeyTask> {
             (0..*pages)
                 .flat_map(|page| tiles(0..*page_size, tile).map(move |rows| (page, rows)))
                 .map(|(slot, rows)| {
-                    let keys = |&(b, first): &(usize, usize)| {
-                        (b, first + rows.start..(first + rows.end).min(spec.kv_len(b)))
-                    };
+                    let keys =
+                        |&(b, first): &(usize, usize)| (b, first + rows.start..(first + rows.end).min(spec.kv_len(b)));
                     let uses = readers[slot].iter().map(keys).filter(|(_, keys)| !keys.is_empty()).collect();
                     KeyTask { slot, rows, uses }
                 })
@@ -139,9 +138,7 @@ pub(crate) fn bias_pieces<T>(
             for (rows, piece) in tiles(0..row_count, tile_q).zip(row_tiles) {
                 let column_tiles = cut(piece, 1, tiles(0..column_count, tile_k).map(|columns| columns.len()));
                 let named = tiles(0..column_count, tile_k).zip(column_tiles);
-                pieces.extend(
-                    named.map(|(columns, piece)| (BiasTask { b, h, rows: rows.clone(), columns }, piece)),
-                );
+                pieces.extend(named.map(|(columns, piece)| (BiasTask { b, h, rows: rows.clone(), columns }, piece)));
             }
         }
     }

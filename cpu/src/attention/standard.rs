@@ -11,7 +11,8 @@ use rayon::prelude::*;
 use std::ops::Range;
 use tilewright_attention::tiling::{coverage, tiles};
 use tilewright_attention::{
-    AttentionBackward, AttentionError, AttentionForward, AttentionSpec, Gradients, Inputs, Keys, Outputs, Saved, tensors,
+    AttentionBackward, AttentionError, AttentionForward, AttentionSpec, Gradients, Inputs, Keys, Outputs, Saved,
+    tensors,
 };
 use tilewright_scalar::{Accum, Element, Real};
 
@@ -41,7 +42,10 @@ const BLOCK: usize = 64;
 pub struct StandardAttention;
 
 /// A matrix of scores in square blocks, row of blocks after row of blocks.
-type Grid<A> = Vec<Vec<(Block, Scores<A>)>>;
+type Grid<A> = Vec<GridRow<A>>;
+
+/// A row of blocks.
+type GridRow<A> = Vec<(Block, Scores<A>)>;
 
 /// One head's result, in the accumulator.
 struct HeadForward<A> {
@@ -51,9 +55,9 @@ struct HeadForward<A> {
 
 /// One key/value head's gradients: `dQ` of each query head of its group by blocks, `dK` and `dV` by blocks.
 struct GroupGradients<A> {
-    d_q: Vec<Vec<Tile<A>>>,
-    d_k: Vec<Tile<A>>,
-    d_v: Vec<Tile<A>>,
+    queries: Vec<Vec<Tile<A>>>,
+    keys: Vec<Tile<A>>,
+    values: Vec<Tile<A>>,
 }
 
 impl<T: Element> AttentionForward<T> for StandardAttention {
@@ -103,12 +107,12 @@ impl<T: Element> AttentionBackward<T> for StandardAttention {
         gradients.d_v.fill(T::from_f64(0.0));
         for ((b, hk), group) in groups.into_iter().zip(results) {
             let (query_slot, key_slot) = (|i| spec.query_slot(b, i), |j| spec.key_slot(b, j));
-            for (g, d_q) in group.d_q.iter().enumerate() {
+            for (g, d_q) in group.queries.iter().enumerate() {
                 let h = hk * (spec.q_heads / spec.kv_heads) + g;
                 store(&mut gradients.d_q, h, query_slot, d_q, problem.scale);
             }
-            store(&mut gradients.d_k, hk, key_slot, &group.d_k, problem.scale);
-            store(&mut gradients.d_v, hk, key_slot, &group.d_v, T::Accum::one());
+            store(&mut gradients.d_k, hk, key_slot, &group.keys, problem.scale);
+            store(&mut gradients.d_v, hk, key_slot, &group.values, T::Accum::one());
         }
         if let (Some(d_sink), Some(sink)) = (&mut gradients.d_sink, inputs.sink) {
             d_sink.fill(T::Accum::zero());
@@ -129,7 +133,7 @@ fn head_forward<T: Element>(problem: &Problem<'_, '_, T>, b: usize, h: usize) ->
         lse.extend(softmax(rows.len(), blocks, problem.inputs.sink.map(|sink| sink[h])));
     }
     let values = packed_keys(problem, problem.inputs.v, b, spec.kv_head(h));
-    let output = |(rows, blocks): (Range<usize>, &mut Vec<(Block, Scores<T::Accum>)>)| {
+    let output = |(rows, blocks): (Range<usize>, &mut GridRow<T::Accum>)| {
         let mut o = Tile::zeros(rows.len(), spec.value_dim);
         for ((at, scores), v) in blocks.iter_mut().zip(&values) {
             problem.drop(at, &mut scores.s);
@@ -195,12 +199,13 @@ fn group_backward<T: Element>(
     let keys = packed_keys(problem, inputs.k, b, hk);
     let values_t: Vec<_> = packed_keys(problem, inputs.v, b, hk).iter().map(transposed).collect();
     let zeros = |dim| tiles(0..spec.kv_len(b), BLOCK).map(|keys| Tile::zeros(keys.len(), dim)).collect::<Vec<_>>();
-    let mut out = GroupGradients { d_q: Vec::new(), d_k: zeros(spec.head_dim), d_v: zeros(spec.value_dim) };
+    let mut out = GroupGradients { queries: Vec::new(), keys: zeros(spec.head_dim), values: zeros(spec.value_dim) };
     for h in hk * group..(hk + 1) * group {
         let mut grid = score_grid(problem, b, h);
         let mut d_q = Vec::new();
         for (rows, blocks) in tiles(0..spec.q_len(b), BLOCK).zip(&mut grid) {
-            let (mut q, mut d_o, mut d_q_tile) = (Tile::default(), Tile::default(), Tile::zeros(rows.len(), spec.head_dim));
+            let (mut q, mut d_o, mut d_q_tile) =
+                (Tile::default(), Tile::default(), Tile::zeros(rows.len(), spec.head_dim));
             pack_queries(&mut q, spec, inputs.q, [b, h], &rows);
             pack_queries(&mut d_o, spec, saved.d_o, [b, h], &rows);
             softmax(rows.len(), blocks, inputs.sink.map(|sink| sink[h]));
@@ -208,13 +213,13 @@ fn group_backward<T: Element>(
             for (t, (at, scores)) in blocks.iter_mut().enumerate() {
                 let d_s = score_gradient(problem, at, scores, &d_o, &values_t[t], &d);
                 problem.drop(at, &mut scores.s);
-                scores.mask.product_transposed(&mut out.d_v[t], &scores.s, &d_o);
+                scores.mask.product_transposed(&mut out.values[t], &scores.s, &d_o);
                 scores.mask.product(&mut d_q_tile, &d_s, &keys[t]);
-                scores.mask.product_transposed(&mut out.d_k[t], &d_s, &q);
+                scores.mask.product_transposed(&mut out.keys[t], &d_s, &q);
             }
             d_q.push(d_q_tile);
         }
-        out.d_q.push(d_q);
+        out.queries.push(d_q);
     }
     out
 }

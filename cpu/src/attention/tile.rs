@@ -61,11 +61,14 @@ impl<A: Accum> Tile<A> {
     ) {
         self.reset(count, columns);
         for i in 0..count {
-            for (packed, x) in self.row_mut(i).iter_mut().zip(row(i)) {
-                *packed = x.to_accum();
+            let (row, packed) = (row(i), self.row_mut(i));
+            // The branch is for speed: a slice converts by whole vectors.
+            match row.as_slice() {
+                Some(row) => packed.iter_mut().zip(row).for_each(|(packed, x)| *packed = x.to_accum()),
+                None => packed.iter_mut().zip(row).for_each(|(packed, x)| *packed = x.to_accum()),
             }
         }
-        self.finite = self.data.iter().all(|x| is_finite(*x));
+        self.finite = microkernel::all_finite(&self.data);
     }
 
     /// The transpose of a packed tile.
@@ -88,11 +91,6 @@ impl<A: Accum> Tile<A> {
     pub(crate) fn add_product_transposed(&mut self, a: &Self, b: &Self) {
         microkernel::product_transposed(a.columns, b.rows, a.operand(), b.operand(), &mut self.data, self.stride);
     }
-}
-
-/// `x − x` is 0 for finite `x` and NaN otherwise.
-fn is_finite<A: Accum>(x: A) -> bool {
-    (x - x) == A::zero()
 }
 
 /// Packs rows `rows` of head `h` of a tensor stored as queries are.

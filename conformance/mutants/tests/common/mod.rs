@@ -1,5 +1,8 @@
 //! Problems with their tensors, and running a kernel on them.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+pub mod specs;
+pub mod triggers;
 
 use ndarray::{Array1, Array3, Array4, ArrayView4};
 use tilewright_attention::{
@@ -134,8 +137,8 @@ impl<T: Element> Tensors<T> {
 
     pub fn inputs(&self) -> Inputs<'_, T> {
         Inputs {
-            bias: self.bias.as_ref().map(Array4::view),
-            sink: self.sink.as_ref().map(Array1::view),
+            bias: self.bias.as_ref().map(|x| x.view()),
+            sink: self.sink.as_ref().map(|x| x.view()),
             ..Inputs::new(self.q.view(), self.k.view(), self.v.view())
         }
     }
@@ -145,7 +148,7 @@ impl<T: Element> Tensors<T> {
     }
 
     pub fn d_lse(&self) -> Option<ndarray::ArrayView3<'_, T::Accum>> {
-        self.d_lse.as_ref().map(Array3::view)
+        self.d_lse.as_ref().map(|x| x.view())
     }
 }
 
@@ -181,8 +184,7 @@ pub fn backward<T: Element>(kernel: &Kernel, case: &Case, tensors: &Tensors<T>, 
     let (mut d_q, mut d_k, mut d_v) = (old(case.spec.q_shape()), old(case.spec.k_shape()), old(case.spec.v_shape()));
     let mut d_bias = tensors.bias.as_ref().map(|bias| Array4::from_elem(bias.dim(), T::from_f64(OLD_MEMORY)));
     let mut d_sink = tensors.sink.as_ref().map(|sink| Array1::from_elem(sink.len(), accum::<T>(OLD_MEMORY)));
-    let incoming =
-        Saved { o: saved.o.view(), lse: saved.lse.view(), d_o: tensors.d_o.view(), d_lse: tensors.d_lse() };
+    let incoming = Saved { o: saved.o.view(), lse: saved.lse.view(), d_o: tensors.d_o.view(), d_lse: tensors.d_lse() };
     let gradients = Gradients {
         d_q: d_q.view_mut(),
         d_k: d_k.view_mut(),

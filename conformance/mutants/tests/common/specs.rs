@@ -1,4 +1,5 @@
 //! Random problems over every feature of the specification.
+#![allow(unreachable_pub)]
 
 use crate::common::Case;
 use ndarray::Array4;
