@@ -114,12 +114,11 @@ fn one_case(case: &Case, defendants: &[Defendant]) -> Result<Vec<Record>, String
         if (defendant.supports)(case.format) {
             let contract = (defendant.contract)(case.format);
             let known = prepared.iter().position(|p| p.contract == contract);
-            let index = match known {
-                Some(index) => index,
-                None => {
-                    prepared.push(prepared[0].under_contract(&contract)?);
-                    prepared.len() - 1
-                }
+            let index = if let Some(index) = known {
+                index
+            } else {
+                prepared.push(prepared[0].under_contract(&contract)?);
+                prepared.len() - 1
             };
             let formats = crate::attention::suite::FORMATS;
             let mut subject = InProcess::new((defendant.kernel)(), Profile::new("defendant", "", &formats));

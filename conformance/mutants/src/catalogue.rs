@@ -329,8 +329,6 @@ catalogue! {
         "Merge weights are exp(LSE) without subtracting the largest" "scores around ±150"
     272 SplitEndRoundedDown "split-end-rounded-down" Decode
         "Splits hold ⌊keys / splits⌋ keys and the remainder is lost" "a key count that is no multiple of the splits"
-    273 MaskedValueTimesZero "masked-value-times-zero" Mask
-        "Masked keys take part in P·V with weight 0" "infinite or NaN values in masked slots"
     274 PaddingValueTimesZero "padding-value-times-zero" Layout
         "Values beyond the length take part in P·V of a partial tile with weight 0" "padded keys with lengths, NaN in the padding"
     275 OffsetFromPaddedLength "offset-from-padded-length" Mask

@@ -51,6 +51,11 @@ fn tilings() -> Vec<CorrectVariant> {
         control("tiles-7x5", "tiles no length is a multiple of", tiles(7, 5)),
         control("tiles-32x64", "larger tiles", tiles(32, 64)),
         control("tiles-64x128", "tiles of a GPU kernel", tiles(64, 128)),
+        control(
+            "masked-times-zero",
+            "masked keys of a tile take part in P·V with weight 0",
+            Variant { multiplies_masked: true, ..Variant::BASE },
+        ),
         control("whole-row", "one tile holds everything", tiles(WHOLE, WHOLE)),
     ]
 }

@@ -174,7 +174,7 @@ impl<T: Element> Problem<'_, '_, T> {
         partial.tiles[r] += 1;
 
         let normalised = self.by.variant.rescaling == Rescaling::Normalised;
-        let all = self.is(Fault::MaskedValueTimesZero);
+        let all = self.by.variant.multiplies_masked;
         for c in 0..head.dv {
             let x = &mut partial.acc[r * head.dv + c];
             let start = if normalised { *x * l_old } else { *x * alpha_o };

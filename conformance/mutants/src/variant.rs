@@ -169,6 +169,8 @@ pub struct Variant {
     pub lse_source: LseSource,
     /// The outer loop of the backward pass.
     pub stationary: Stationary,
+    /// Whether masked keys of a tile take part in `P·V` with weight 0, as they do in a GEMM.
+    pub multiplies_masked: bool,
 }
 
 impl Rounding {
@@ -210,6 +212,7 @@ impl Variant {
         row_dot: RowDot::Output,
         lse_source: LseSource::Saved,
         stationary: Stationary::Queries,
+        multiplies_masked: false,
     };
 
     /// Whether the variant makes sense on this storage format: it must differ from what another variant already does.

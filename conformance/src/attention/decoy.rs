@@ -237,7 +237,9 @@ impl Decoy {
             Twist::NoBlockMask => spec.block_mask = None,
             Twist::OneKeyMore => {
                 let Keys::Padded { len, lengths: Some(lengths) } = &mut spec.keys else { return None };
-                lengths.iter_mut().for_each(|length| *length = (*length + 1).min(*len));
+                for length in lengths.iter_mut() {
+                    *length = (*length + 1).min(*len);
+                }
             }
             Twist::SwappedPages => {
                 let Keys::Paged { table, .. } = &mut spec.keys else { return None };

@@ -183,7 +183,9 @@ fn paged(lengths: &[usize], page_size: usize, source: &Source) -> Keys {
     let mut order: Vec<usize> = (0..pages).collect();
     order.sort_by_key(|page| (source.words(Stream::Shape, 4096 + page, 0)[0], *page));
     for row in &mut table {
-        row.iter_mut().for_each(|page| *page = order[*page]);
+        for page in row.iter_mut() {
+            *page = order[*page];
+        }
     }
     let full = |b: usize| lengths.get(b).is_some_and(|length| *length >= page_size);
     let second = if full(1) { 1 } else { 2 };

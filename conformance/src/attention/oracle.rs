@@ -4,7 +4,7 @@ use crate::attention::expected::{self, Expected};
 use crate::attention::file;
 use crate::attention::generate::Problem;
 use crate::{Tensor, Tensors};
-use anyhow::{Context, anyhow};
+use anyhow::{Context, Error, bail};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tilewright_attention::Contract;
@@ -26,10 +26,11 @@ pub fn answer(input: &Path, output: &Path, mut on_case: impl FnMut(usize, usize)
         let format = case.tensors.get("q").map_or(Format::F32, Tensor::format);
         let backward = case.tensors.contains_key("d_o");
         metadata.insert(case.name.clone(), super::wire::to_json(&case.spec).to_string());
-        let problem = Problem { spec: case.spec, inputs: accumulator_typed(case.tensors, format) };
+        let named = || format!("{}: case {}", input.display(), case.name);
+        let inputs = accumulator_typed(case.tensors, format).with_context(named)?;
+        let problem = Problem { spec: case.spec, inputs };
         let contract = Contract::strict(format);
-        let truth = expected::expect(&problem, &contract, backward)
-            .map_err(|error| anyhow!("{}: case {}: {error}", input.display(), case.name))?;
+        let truth = expected::expect(&problem, &contract, backward).map_err(Error::msg).with_context(named)?;
         insert(&mut tensors, &case.name, &truth)?;
     }
     file::write(output, &tensors, metadata).with_context(|| format!("writing the answers to {total} problems"))?;
@@ -37,16 +38,17 @@ pub fn answer(input: &Path, output: &Path, mut on_case: impl FnMut(usize, usize)
 }
 
 /// Sinks and gradients into LSE are wanted in the accumulator's format; a file may hold them in any that is exact.
-fn accumulator_typed(mut tensors: Tensors, format: Format) -> Tensors {
+fn accumulator_typed(mut tensors: Tensors, format: Format) -> anyhow::Result<Tensors> {
     let accum = if format == Format::F64 { Format::F64 } else { Format::F32 };
     for name in ["sink", "d_lse"] {
-        if let Some(tensor) = tensors.get_mut(name).filter(|tensor| tensor.format() != accum) {
-            if let Ok(converted) = Tensor::from_f64(accum, tensor.shape(), &tensor.to_f64()) {
-                *tensor = converted;
-            }
+        let Some(tensor) = tensors.get_mut(name).filter(|tensor| tensor.format() != accum) else { continue };
+        let converted = Tensor::from_f64(accum, tensor.shape(), &tensor.to_f64())?;
+        if converted.to_f64() != tensor.to_f64() {
+            bail!("tensor {name}: got {} values that {} cannot hold exactly", tensor.format().name, accum.name);
         }
+        *tensor = converted;
     }
-    tensors
+    Ok(tensors)
 }
 
 fn insert(tensors: &mut Tensors, case: &str, truth: &Expected) -> anyhow::Result<()> {

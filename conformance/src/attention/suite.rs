@@ -34,14 +34,14 @@ pub fn cases(suite: Suite, seed: u32) -> Vec<Case> {
         if suite != Suite::Quick {
             let quick = of_format.clone();
             of_format.extend(long(format));
-            of_format.extend([2, 3].into_iter().flat_map(|seed| quick.iter().map(move |c| Case { seed, ..c.clone() })));
+            of_format.extend(quick.into_iter().map(|case| Case { seed: 2, ..case }));
         }
         for case in &mut of_format {
             case.seed = case.seed.wrapping_add(seed);
         }
         let random = match suite {
             Suite::Quick => 16,
-            Suite::Full => 200,
+            Suite::Full => 150,
             Suite::Extensive => 4000,
         };
         of_format.extend(sample(format, random, seed));
@@ -88,8 +88,8 @@ fn masks(format: Format, list: &mut Vec<Case>) {
             list.push(Case { causal: true, align, q_len, kv_len, ..plain.clone() });
         }
         for window in [[Some(3), Some(0)], [Some(0), Some(3)], [None, Some(2)], [Some(17), None], [Some(0), Some(0)]] {
-            list.push(Case { window, align, ..plain.clone() });
-            list.push(Case { window, align, q_len: 40, kv_len: 23, ..plain.clone() });
+            list.push(Case { align, window, ..plain.clone() });
+            list.push(Case { align, window, q_len: 40, kv_len: 23, ..plain.clone() });
         }
         list.push(Case { window: [Some(5), None], causal: true, align, q_len: 50, kv_len: 37, ..plain.clone() });
         list.push(Case { window: [Some(20), None], causal: true, align, q_len: 30, kv_len: 70, ..plain.clone() });
@@ -109,6 +109,7 @@ fn score_options(format: Format, list: &mut Vec<Case>) {
     for align in [CausalAlign::TopLeft, CausalAlign::BottomRight] {
         list.push(Case { alibi: true, align, ..plain.clone() });
         list.push(Case { alibi: true, causal: true, align, q_len: 41, kv_len: 18, ..plain.clone() });
+        list.push(Case { alibi: true, align, kv_heads: 1, ..plain.clone() });
     }
     for axes in [
         [true, true, true, true],

@@ -10,6 +10,7 @@ use crate::attention::laws;
 use crate::subject::{Feature, Request, Subject, SubjectError, Tensors};
 use std::collections::BTreeSet;
 use tilewright_attention::Contract;
+use tilewright_scalar::DoubleDouble;
 
 /// What a case says of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,8 +94,18 @@ impl Prepared {
     pub fn tiers(&self) -> Tiers {
         Tiers {
             statistical: self.case.distribution.general_position(),
-            exact: self.case.distribution == Distribution::OneHot && !self.case.sink,
+            copies: if self.case.distribution == Distribution::OneHot { self.copied_rows() } else { Vec::new() },
         }
+    }
+
+    /// The rows of `O` that are equal to a row of `V`, component by component: a coincidence in data that are not.
+    fn copied_rows(&self) -> Vec<bool> {
+        let (Some(o), Some(v)) = (self.truth.get("o"), self.problem.inputs.get("v")) else { return Vec::new() };
+        let dim = self.problem.spec.value_dim;
+        let values: BTreeSet<Vec<u64>> =
+            v.to_f64().chunks(dim).map(|row| row.iter().map(|x| x.to_bits()).collect()).collect();
+        let exact = |x: &DoubleDouble| if x.lo() == 0.0 { x.hi().to_bits() } else { f64::NAN.to_bits() };
+        o.value.chunks(dim).map(|row| dim > 1 && values.contains(&row.iter().map(exact).collect::<Vec<_>>())).collect()
     }
 }
 
@@ -153,7 +164,7 @@ pub fn examine(subject: &mut dyn Subject, prepared: &Prepared) -> Outcome {
         Ok(answer) => answer,
         Err(error) => return refusal(error),
     };
-    let mut judgement = judge(&prepared.truth, &answer, &prepared.contract, prepared.tiers());
+    let mut judgement = judge(&prepared.truth, &answer, &prepared.contract, &prepared.tiers());
     if judgement.violations.is_empty() {
         judgement.violations.extend(laws::check(subject, &prepared.case, &prepared.problem, &prepared.truth, &answer));
         // Last, so that a kernel which remembers an earlier call has one to remember.

@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -370,9 +370,8 @@ fn list(args: &ListArgs) -> anyhow::Result<bool> {
             .par_iter()
             .map(|case| {
                 let prepared = Prepared::new(case, &tilewright_attention::Contract::strict(case.format), true)?;
-                let mut aims: BTreeMap<&str, ()> = BTreeMap::new();
-                aims.extend(prepared.evidence.iter().map(|(name, _)| (*name, ())));
-                let aims: Vec<&str> = aims.into_keys().collect();
+                let aims: BTreeSet<&str> = prepared.evidence.iter().map(|(name, _)| *name).collect();
+                let aims: Vec<&str> = aims.into_iter().collect();
                 Ok(format!(
                     "{case}\n    rejects: {}\n",
                     if aims.is_empty() { "nothing".into() } else { aims.join("; ") }

@@ -172,6 +172,10 @@ pub(crate) struct Units {
     pub(crate) u_ga: f64,
     pub(crate) eta_p: f64,
     pub(crate) eta_ds: f64,
+    pub(crate) eta_oa: f64,
+    pub(crate) eta_ga: f64,
+    /// Rounding of a stored LSE, where that is narrower than the accumulator.
+    pub(crate) u_lse: f64,
     eta: f64,
     exp: f64,
     ln: f64,
@@ -196,6 +200,9 @@ impl Units {
             u_ga: narrow(contract.gradient_accum),
             eta_p: underflow(contract.probabilities),
             eta_ds: underflow(contract.score_gradients),
+            eta_oa: underflow(contract.output_accum),
+            eta_ga: underflow(contract.gradient_accum),
+            u_lse: narrow(contract.lse),
             eta: accum.underflow_unit(),
             exp: contract.exp_error * u,
             ln: contract.ln_error * u,
@@ -336,7 +343,7 @@ fn lse_error(contract: &Contract, units: &Units, softmax: &Row<f64>, error: &Row
 /// ```text
 /// min( (1 + t_max) Σ_j P_ij t_ij |Z v_jx − o_ix| ,  max_j |Z v_jx − o_ix| )      errors of the weights: centred
 ///   + (u_P + T u_oa + γ(n + 2T + 2)) Σ_j P_ij Z |v_jx| + (η_P + floor_exp) / ℓ Σ_j Z |v_jx|      of the products
-///   + (γ(n + 2T + 2) + 4u) |o_ix| + u_o |o_ix| + η_o                             of ℓ, the division, the last rounding
+///   + (γ(n + 2T + 2) + 4u) |o_ix| + T η_oa + u_o |o_ix| + η_o                         of ℓ, the division, the last rounding
 /// ```
 pub(crate) fn output_error<T: Element>(
     spec: &AttentionSpec,
@@ -379,6 +386,7 @@ pub(crate) fn output_error<T: Element>(
             ((1.0 + t_max) * centred[x]).min(reach[x])
                 + SECOND_ORDER * (products * gauge[x] + floor * total[x] + (error.sums + 4.0 * units.u) * fabs(o[x]))
                 + count * units.eta
+                + error.tiles as f64 * units.eta_oa
                 + final_rounding(contract.storage, o[x])
         })
         .collect();
@@ -426,14 +434,17 @@ impl Sum {
         self.terms += 1;
     }
 
-    /// The bound on the stored sum: `Σ errors + (γ(n + 4) + T u_ga) Σ|terms| + 3u |x| + u_o |x| + η_o`, where `T`, the
-    /// number of times the running sum is rounded, is at most `tiles` and at most the number of terms.
-    fn close(self, units: &Units, tiles: usize, format: Format) -> f64 {
+    /// The bound on the stored sum: `Σ errors + (γ(n + 4) + T u_ga) Σ|terms| + T η_ga + 3u |x| + u_o |x| + η_o`, where
+    /// `T`, the number of times the running sum is rounded, is at most `tiles` and at most the number of terms.
+    /// `after` is what the sum may still be multiplied by.
+    fn close(self, units: &Units, tiles: usize, after: f64, format: Format) -> f64 {
         if self.terms == 0 {
             return 0.0;
         }
-        let sums = units.gamma(self.terms + 4) + tiles.min(self.terms) as f64 * units.u_ga;
+        let tiles = tiles.min(self.terms) as f64;
+        let sums = units.gamma(self.terms + 4) + tiles * units.u_ga;
         SECOND_ORDER * (self.error + sums * self.gauge)
+            + tiles * units.eta_ga * after.max(1.0)
             + 3.0 * units.u * fabs(self.value)
             + self.terms as f64 * units.eta
             + final_rounding(format, self.value)
@@ -497,15 +508,15 @@ impl BackwardRow {
         Some(Self { softmax, error, pairs, d: d - d_lse, d_bound })
     }
 
-    /// `dS` and `B^dS` of the `n`-th visible key.
-    fn score_gradient(&self, units: &Units, n: usize, underflow: f64) -> (f64, f64) {
+    /// `dS` of the `n`-th visible key and `B^dS`, without `η_dS`: that strikes whatever is rounded for the GEMM, before
+    /// or after the softcap's slope.
+    fn score_gradient(&self, units: &Units, n: usize) -> (f64, f64) {
         let (entry, [d_p, d_p_error, pi]) = (&self.softmax.entries[n], self.pairs[n]);
         let (e, d_s) = (fabs(d_p - self.d), entry.p * (d_p - self.d));
         let roundings = d_p_error + self.d_bound + 3.0 * units.u * (e + fabs(d_p) + fabs(self.d));
         let bound = entry.p * ((pi + units.u_p) * e + (1.0 + pi) * roundings)
             + units.u_ds * (1.0 + pi) * (fabs(d_s) + entry.p * self.d_bound)
-            + (units.eta_p + units.exp_floor) * (e + self.d_bound)
-            + underflow;
+            + (units.eta_p + units.exp_floor) * (e + self.d_bound);
         (d_s, bound)
     }
 }
@@ -545,14 +556,14 @@ fn worst_backward<T: Element>(
         for (n, entry) in this.softmax.entries.iter().enumerate() {
             let (kb, kj) = spec.key_slot(b, entry.j);
             let pi = this.pairs[n][2];
-            let (d_s, d_s_bound) = this.score_gradient(&units, n, underflow);
+            let (d_s, d_s_bound) = this.score_gradient(&units, n);
             if let Some(d_bias) = &mut sums.d_bias {
                 let at = broadcast_index(d_bias.dim(), b, h, i, entry.j);
-                d_bias[at].add(d_s, d_s_bound);
+                d_bias[at].add(d_s, d_s_bound + underflow);
             }
             let steepness = slope_error(spec, &units, entry.slope, this.error.score[n]);
             let raw = spec.scale * entry.slope * d_s;
-            let raw_bound = tau * (entry.slope * d_s_bound + steepness * (fabs(d_s) + d_s_bound));
+            let raw_bound = tau * (entry.slope * d_s_bound + steepness * (fabs(d_s) + d_s_bound) + underflow);
             let k = row(inputs.k, [kb, hk, kj]);
             for (sum, k) in row_mut(sums.d_q.view_mut(), [qb, h, qi]).into_iter().zip(k) {
                 sum.add(raw * k.to_f64(), raw_bound * magnitude(*k));
@@ -576,10 +587,10 @@ fn worst_backward<T: Element>(
     let (q_tiles, k_tiles) = (tile_count(spec.max_q_len(), contract), tile_count(spec.max_kv_len(), contract));
     let storage = contract.storage;
     ReferenceGradients {
-        d_q: sums.d_q.map(|sum| sum.close(&units, k_tiles, storage)),
-        d_k: sums.d_k.map(|sum| sum.close(&units, spec.batch * group * q_tiles, storage)),
-        d_v: sums.d_v.map(|sum| sum.close(&units, spec.batch * group * q_tiles, storage)),
-        d_bias: sums.d_bias.map(|sums| sums.map(|sum| sum.close(&units, sum.terms, storage))),
-        d_sink: sums.d_sink.map(|sums| sums.map(|sum| sum.close(&units, 0, contract.accum))),
+        d_q: sums.d_q.map(|sum| sum.close(&units, k_tiles, tau, storage)),
+        d_k: sums.d_k.map(|sum| sum.close(&units, spec.batch * group * q_tiles, tau, storage)),
+        d_v: sums.d_v.map(|sum| sum.close(&units, spec.batch * group * q_tiles, tau, storage)),
+        d_bias: sums.d_bias.map(|sums| sums.map(|sum| sum.close(&units, sum.terms, 1.0, storage))),
+        d_sink: sums.d_sink.map(|sums| sums.map(|sum| sum.close(&units, 0, 1.0, T::Accum::FORMAT))),
     }
 }

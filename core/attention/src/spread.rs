@@ -57,8 +57,9 @@ impl RowSpread {
         for entry in &softmax.entries {
             o.iter_mut().zip(v(entry.j)).for_each(|(o, v)| *o += entry.p * entry.z * v.to_f64());
         }
-        let mut o_variance: Vec<f64> = o.iter().map(|o| error.tiles as f64 * square(units.u_oa * o) / 3.0).collect();
-        let mut lse_variance = 0.0;
+        let mut o_variance: Vec<f64> =
+            o.iter().map(|o| error.tiles as f64 * (square(units.u_oa * o) + square(units.eta_oa)) / 3.0).collect();
+        let mut lse_variance = square(units.u_lse * softmax.lse) / 3.0;
         let floor = square(units.eta_p * error.inverse_l);
         for entry in &softmax.entries {
             let score = square(units.u_s * entry.s);
@@ -115,9 +116,10 @@ impl Sum {
 
     /// Adds the roundings of the running sum: a random walk that ends at `value` is about as large on its way as its
     /// end and as the root of its squared steps.
-    fn close(self, units: &Units, tiles: usize) -> f64 {
-        let roundings = tiles.min(self.terms) as f64 * square(units.u_ga) / 3.0;
-        sqrt(self.variance + roundings * (square(self.value) + self.squares))
+    fn close(self, units: &Units, tiles: usize, after: f64) -> f64 {
+        let roundings =
+            square(units.u_ga) * (square(self.value) + self.squares) + square(units.eta_ga * after.max(1.0));
+        sqrt(self.variance + tiles.min(self.terms) as f64 * roundings / 3.0)
     }
 }
 
@@ -132,6 +134,8 @@ pub(crate) fn backward<T: Element>(
     let units = Units::new(contract);
     let u_o = contract.storage.unit_roundoff() * f64::from(u8::from(contract.storage != contract.accum));
     let mut sums = ReferenceGradients::filled(spec, inputs, Sum::default());
+    let tau = libm::fabs(spec.scale);
+    let underflow = units.eta_ds * if tau > 0.0 { tau.clamp(1e-6, 1.0).recip() * tau } else { 0.0 };
     for_each_row(spec, |b, h, i| {
         let ((qb, qi), hk) = (spec.query_slot(b, i), spec.kv_head(h));
         let Some(spread) = RowSpread::new(spec, inputs, contract, &units, [b, h, i]) else { return };
@@ -153,27 +157,24 @@ pub(crate) fn backward<T: Element>(
             let (kb, kj) = spec.key_slot(b, entry.j);
             let (e, d_s) = (d_p - d, entry.p * (d_p - d));
             let score = square(units.u_s * entry.s);
-            let own = (square(units.u_ds * d_s)
-                + (square(units.u_p) + score) * square(d_s)
-                + square(units.eta_p * e)
-                + square(units.eta_ds))
-                / 3.0;
+            let own =
+                (square(units.u_ds * d_s) + (square(units.u_p) + score) * square(d_s) + square(units.eta_p * e)) / 3.0;
             let common = square(entry.p) * d_variance + square(d_s) * spread.lse_variance;
             if let Some(d_bias) = &mut sums.d_bias {
                 let at = broadcast_index(d_bias.dim(), b, h, i, entry.j);
-                d_bias[at].add(d_s, own + common);
+                d_bias[at].add(d_s, own + common + square(units.eta_ds) / 3.0);
             }
             let factor = spec.scale * entry.slope;
             let d_q = row_mut(sums.d_q.view_mut(), [qb, h, qi]);
             for (c, (sum, k)) in d_q.into_iter().zip(row(inputs.k, [kb, hk, kj])).enumerate() {
                 let lever = factor * k.to_f64();
-                sum.add(lever * d_s, square(lever) * own);
+                sum.add(lever * d_s, square(lever) * own + square(underflow * k.to_f64()) / 3.0);
                 shared[c][0] += lever * entry.p;
                 shared[c][1] += lever * d_s;
             }
             for (sum, q) in row_mut(sums.d_k.view_mut(), [kb, hk, kj]).into_iter().zip(q) {
                 let lever = factor * q.to_f64();
-                sum.add(lever * d_s, square(lever) * (own + common));
+                sum.add(lever * d_s, square(lever) * (own + common) + square(underflow * q.to_f64()) / 3.0);
             }
             let weight = entry.p * entry.z;
             let weight_variance = square(weight) * ((square(units.u_p) + score) / 3.0 + spread.lse_variance)
@@ -193,11 +194,11 @@ pub(crate) fn backward<T: Element>(
     let group = spec.q_heads / spec.kv_heads;
     let (q_tiles, k_tiles) = (tile_count(spec.max_q_len(), contract), tile_count(spec.max_kv_len(), contract));
     ReferenceGradients {
-        d_q: sums.d_q.map(|sum| sum.close(&units, k_tiles)),
-        d_k: sums.d_k.map(|sum| sum.close(&units, spec.batch * group * q_tiles)),
-        d_v: sums.d_v.map(|sum| sum.close(&units, spec.batch * group * q_tiles)),
-        d_bias: sums.d_bias.map(|sums| sums.map(|sum| sum.close(&units, sum.terms))),
-        d_sink: sums.d_sink.map(|sums| sums.map(|sum| sum.close(&units, 0))),
+        d_q: sums.d_q.map(|sum| sum.close(&units, k_tiles, tau)),
+        d_k: sums.d_k.map(|sum| sum.close(&units, spec.batch * group * q_tiles, tau)),
+        d_v: sums.d_v.map(|sum| sum.close(&units, spec.batch * group * q_tiles, tau)),
+        d_bias: sums.d_bias.map(|sums| sums.map(|sum| sum.close(&units, sum.terms, 1.0))),
+        d_sink: sums.d_sink.map(|sums| sums.map(|sum| sum.close(&units, 0, 1.0))),
     }
 }
 

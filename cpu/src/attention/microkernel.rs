@@ -349,6 +349,24 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// What the dispatch picks on this machine against the portable code, bit for bit.
+        #[test]
+        fn wide_vectors_change_no_bit(
+            x in proptest::collection::vec(-3.0f32..3.0, 32 * 40),
+            m in 1usize..12,
+            k in 1usize..40,
+        ) {
+            let (a, b) = (Operand { data: &x, stride: 40 }, Operand { data: &x, stride: 32 });
+            let (mut wide, mut portable) = (vec![0.5; m * 32], vec![0.5; m * 32]);
+            product(m, k, a, b, &mut wide, 32);
+            blocked(m, k, a, b, &mut portable, 32, Rows);
+            exp_row(&mut wide, 1.0);
+            portable.iter_mut().for_each(|x| *x = exp(*x - 1.0));
+            prop_assert!(wide.iter().zip(&portable).all(|(x, y)| x.to_bits() == y.to_bits()));
+        }
+    }
+
     #[test]
     fn edges_of_exp() {
         assert_eq!((exp(0.0f32), exp(0.0f64)), (1.0, 1.0));

@@ -187,7 +187,7 @@ impl Case {
             d_lse: self.d_lse.then(|| Array3::from_shape_fn(spec.lse_shape(), |(a, b, c)| accum(16, a, b, c))),
             spec,
         };
-        tensors.poison_unused();
+        tensors.poison_unused(self.seed.is_multiple_of(2));
         tensors
     }
 }
@@ -231,22 +231,32 @@ impl<T: Element> Tensors<T> {
         Inputs { bias, sink, ..Inputs::new(self.q.view(), self.k.view(), self.v.view()) }
     }
 
-    /// NaN in every stored key that no sequence owns.
-    fn poison_unused(&mut self) {
-        let mut used = vec![vec![false; self.k.dim().2]; self.k.dim().0];
-        for b in 0..self.spec.batch {
-            for j in 0..self.spec.kv_len(b) {
-                let (slot, row) = self.spec.key_slot(b, j);
-                used[slot][row] = true;
-            }
-        }
-        for (slot, rows) in used.iter().enumerate() {
-            for row in (0..rows.len()).filter(|&row| !rows[row]) {
-                for tensor in [&mut self.k, &mut self.v] {
-                    tensor.index_axis_mut(Axis(0), slot).index_axis_mut(Axis(1), row).fill(nan());
+    /// NaN in every stored key that no sequence owns; in every other case also in keys and queries that mask and window
+    /// leave no partner to.
+    fn poison_unused(&mut self, unseen_too: bool) {
+        let spec = self.spec.clone();
+        let mut blind = Array3::from_elem(spec.lse_shape(), unseen_too);
+        let mut unused = Array3::from_elem([self.k.dim().0, spec.kv_heads, self.k.dim().2], true);
+        for (b, h) in (0..spec.batch).flat_map(|b| (0..spec.q_heads).map(move |h| (b, h))) {
+            for j in 0..spec.kv_len(b) {
+                let (slot, row) = spec.key_slot(b, j);
+                unused[[slot, spec.kv_head(h), row]] &= unseen_too;
+                for i in (0..spec.q_len(b)).filter(|&i| spec.visible(b, h, i, j)) {
+                    unused[[slot, spec.kv_head(h), row]] = false;
+                    let (slot, row) = spec.query_slot(b, i);
+                    blind[[slot, h, row]] = false;
                 }
             }
         }
+        let poison = |rows: &Array3<bool>, tensor: &mut Array4<T>| {
+            for ((a, b, c), _) in rows.indexed_iter().filter(|(_, poisoned)| **poisoned) {
+                tensor.index_axis_mut(Axis(0), a).index_axis_mut(Axis(0), b).row_mut(c).fill(nan());
+            }
+        };
+        poison(&unused, &mut self.k);
+        poison(&unused, &mut self.v);
+        poison(&blind, &mut self.q);
+        poison(&blind, &mut self.d_o);
     }
 
     pub(crate) fn results_to_fill(&self) -> Results<T> {
