@@ -309,6 +309,7 @@ fn parse_contract(storage: Format, fields: &Value) -> Result<Contract, String> {
             "gradient_accum" => contract.gradient_accum = numeric_format(value)?,
             "lse" => contract.lse = numeric_format(value)?,
             "truncates" => contract.truncates = flag()?,
+            "flushes_subnormals" => contract.flushes_subnormals = flag()?,
             "sums_rounded_probabilities" => contract.sums_rounded_probabilities = flag()?,
             "tile" => contract.tile = (number()? as usize).max(1),
             "exp_error" => contract.exp_error = number()?,

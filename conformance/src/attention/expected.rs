@@ -21,6 +21,8 @@ pub struct ExpectedTensor {
     pub shape: Vec<usize>,
     /// What it is stored in.
     pub format: Format,
+    /// The same, without subnormals if the contract says so: what its last rounding is to.
+    pub rounding: Format,
     /// The values, to about 106 bits for `f64` storage and to 53 otherwise.
     pub value: Vec<DoubleDouble>,
     /// Certain bound on the error.
@@ -62,7 +64,18 @@ pub fn expect(problem: &Problem, contract: &Contract, backward: bool) -> Result<
         .into_iter()
         .map(|(name, (shape, value))| {
             let (worst, coherent, sigma) = (Vec::new(), Vec::new(), Vec::new());
-            (name, ExpectedTensor { shape, format: contract.storage, value, worst, coherent, sigma })
+            (
+                name,
+                ExpectedTensor {
+                    shape,
+                    format: contract.storage,
+                    rounding: contract.storage,
+                    value,
+                    worst,
+                    coherent,
+                    sigma,
+                },
+            )
         })
         .collect();
     set_limits(&mut expected, problem, contract, backward)?;
@@ -131,9 +144,10 @@ fn typed_limits<T: Stored>(
 where
     T::Accum: Stored,
 {
-    fn set<D: Dimension>(expected: &mut Expected, name: &str, format: Format, limit: Limit<D>) {
+    fn set<D: Dimension>(expected: &mut Expected, name: &str, (format, flushes): (Format, bool), limit: Limit<D>) {
         if let Some(tensor) = expected.get_mut(name) {
             tensor.format = format;
+            tensor.rounding = Format { subnormals: !flushes, ..format };
             tensor.worst = limit.worst.into_iter().collect();
             tensor.coherent = limit.coherent.into_iter().collect();
             tensor.sigma = limit.sigma.into_iter().collect();
@@ -141,20 +155,22 @@ where
     }
     let inputs = typed::inputs::<T>(&problem.inputs)?;
     let limits = bound::forward(&problem.spec, &inputs, contract).map_err(|error| error.to_string())?;
-    set(expected, "o", contract.storage, limits.o);
-    set(expected, "lse", T::Accum::FORMAT, limits.lse);
+    let storage = (contract.storage, contract.flushes_subnormals);
+    let accum = (T::Accum::FORMAT, false);
+    set(expected, "o", storage, limits.o);
+    set(expected, "lse", accum, limits.lse);
     if backward {
         let (d_o, d_lse) = (typed::view(&problem.inputs, "d_o")?, typed::view_if_present(&problem.inputs, "d_lse")?);
         let limits =
             bound::backward(&problem.spec, &inputs, d_o, d_lse, contract).map_err(|error| error.to_string())?;
-        set(expected, "d_q", contract.storage, limits.d_q);
-        set(expected, "d_k", contract.storage, limits.d_k);
-        set(expected, "d_v", contract.storage, limits.d_v);
+        set(expected, "d_q", storage, limits.d_q);
+        set(expected, "d_k", storage, limits.d_k);
+        set(expected, "d_v", storage, limits.d_v);
         if let Some(limit) = limits.d_bias {
-            set(expected, "d_bias", contract.storage, limit);
+            set(expected, "d_bias", storage, limit);
         }
         if let Some(limit) = limits.d_sink {
-            set(expected, "d_sink", T::Accum::FORMAT, limit);
+            set(expected, "d_sink", accum, limit);
         }
     }
     Ok(())

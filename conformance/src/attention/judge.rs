@@ -168,7 +168,7 @@ pub(crate) fn error(got: f64, truth: DoubleDouble) -> f64 {
 impl ExpectedTensor {
     /// The statistical limit of element `n`, never above the certain one.
     pub fn spread_limit(&self, n: usize) -> f64 {
-        let limit = self.coherent[n] + DEVIATIONS * self.sigma[n] + final_rounding(self.format, self.value[n].hi());
+        let limit = self.coherent[n] + DEVIATIONS * self.sigma[n] + final_rounding(self.rounding, self.value[n].hi());
         limit.min(self.worst[n])
     }
 
@@ -308,7 +308,7 @@ fn population(name: &str, truth: &ExpectedTensor, got: &[f64]) -> Option<Violati
             let rounding = truth.format.unit_roundoff() * value.hi();
             let deviation = (truth.sigma[n].powi(2) + rounding * rounding / 3.0).sqrt();
             // Near the underflow threshold rounding errors no longer scale with the value.
-            if !x.is_finite() || deviation <= 16.0 * truth.format.underflow_unit() {
+            if !x.is_finite() || deviation <= 16.0 * truth.rounding.underflow_unit() {
                 continue;
             }
             let error = (DoubleDouble::from_f64(x) - value).to_f64();

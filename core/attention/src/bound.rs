@@ -35,6 +35,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use libm::{expm1, fabs};
 use ndarray::{Array, Array3, Array4, ArrayView1, ArrayView3, ArrayView4, Dimension};
+use tilewright_scalar::format::power_of_two;
 use tilewright_scalar::{Element, Format};
 
 /// Room for the products of two errors, which the sums below leave out: 2 % of a bound that is itself first-order.
@@ -133,6 +134,11 @@ pub fn backward<T: Element>(
     })
 }
 
+/// The format `O` and gradients come out in: the storage format, without subnormals if the contract says so.
+pub fn stored(contract: &Contract) -> Format {
+    Format { subnormals: !contract.flushes_subnormals, ..contract.storage }
+}
+
 /// The error of the final rounding of a value near `x`: `u_o |x| + η_o`.
 pub fn final_rounding(format: Format, x: f64) -> f64 {
     format.unit_roundoff() * fabs(x) + format.underflow_unit()
@@ -150,7 +156,8 @@ fn zip3<D: Dimension>(
 fn widened(contract: &Contract) -> Contract {
     let accum = contract.accum;
     Contract {
-        storage: accum,
+        // Its range stays: what is flushed stays flushed.
+        storage: Format { precision: accum.precision, ..contract.storage },
         scores: accum,
         probabilities: accum,
         score_gradients: accum,
@@ -180,6 +187,8 @@ pub(crate) struct Units {
     exp: f64,
     ln: f64,
     tanh: f64,
+    /// How far a stored number may be from what the kernel reads: 0 unless it flushes subnormals.
+    pub(crate) flush: f64,
     /// Below this an `exp` may flush to zero.
     exp_floor: f64,
 }
@@ -207,7 +216,8 @@ impl Units {
             exp: contract.exp_error * u,
             ln: contract.ln_error * u,
             tanh: contract.tanh_error * u,
-            exp_floor: tilewright_scalar::format::power_of_two(accum.min_exponent),
+            flush: if contract.flushes_subnormals { power_of_two(contract.storage.min_exponent) } else { 0.0 },
+            exp_floor: power_of_two(accum.min_exponent),
         }
     }
 
@@ -232,6 +242,14 @@ fn gauge<T: Element>(x: ArrayView1<'_, T>, y: ArrayView1<'_, T>) -> f64 {
     x.iter().zip(y).map(|(x, y)| magnitude(*x) * magnitude(*y)).sum()
 }
 
+/// What flushed operands may take from an inner product: `flush Σ (|x| + |y|)`.
+fn flushed<T: Element>(units: &Units, x: ArrayView1<'_, T>, y: ArrayView1<'_, T>) -> f64 {
+    if units.flush == 0.0 {
+        return 0.0;
+    }
+    units.flush * x.iter().chain(y).map(|x| magnitude(*x) + units.flush).sum::<f64>()
+}
+
 /// `E_s`: the error of one score. `γ(d + 4) τ Σ|q||k|` for the product and its scaling (the roundings of `τ` and of a
 /// folded `log2 e` among them), shrunk by the softcap's slope, plus the roundings of every later addition.
 fn score_error<T: Element>(
@@ -242,9 +260,9 @@ fn score_error<T: Element>(
     s: f64,
 ) -> f64 {
     let ((qb, qi), (kb, kj), hk) = (spec.query_slot(b, i), spec.key_slot(b, j), spec.kv_head(h));
-    let gauge = gauge(row(inputs.q, [qb, h, qi]), row(inputs.k, [kb, hk, kj]));
-    let d = spec.head_dim;
-    let raw = fabs(spec.scale) * (units.gamma(d + 4) * gauge + d as f64 * units.eta);
+    let (q, k, d) = (row(inputs.q, [qb, h, qi]), row(inputs.k, [kb, hk, kj]), spec.head_dim);
+    let rounded = units.gamma(d + 4) * gauge(q, k) + d as f64 * units.eta;
+    let raw = fabs(spec.scale) * (rounded + flushed(units, q, k));
     let bias = inputs.bias_at(b, h, i, j).map_or(0.0, |bias| bias.to_f64());
     let added = bias + spec.alibi(b, h, i, j);
     let additions = 3.0 * units.u * (fabs(s) + fabs(bias) + 2.0 * fabs(spec.alibi(b, h, i, j)));
@@ -381,13 +399,15 @@ pub(crate) fn output_error<T: Element>(
     let products = units.u_p + error.tiles as f64 * units.u_oa + error.sums + 2.0 * units.u;
     let floor = (units.eta_p + units.exp_floor) * error.inverse_l;
     let count = (softmax.entries.len() + 2 * error.tiles) as f64;
+    let keep: f64 = softmax.entries.iter().map(|entry| entry.p * entry.z).sum();
     let bound = (0..dim)
         .map(|x| {
             ((1.0 + t_max) * centred[x]).min(reach[x])
                 + SECOND_ORDER * (products * gauge[x] + floor * total[x] + (error.sums + 4.0 * units.u) * fabs(o[x]))
                 + count * units.eta
                 + error.tiles as f64 * units.eta_oa
-                + final_rounding(contract.storage, o[x])
+                + units.flush * keep
+                + final_rounding(stored(contract), o[x])
         })
         .collect();
     (o, bound)
@@ -493,7 +513,7 @@ impl BackwardRow {
             let (kb, kj) = spec.key_slot(b, entry.j);
             let v = row(inputs.v, [kb, spec.kv_head(h), kj]);
             let d_p = entry.z * g.iter().zip(v).map(|(g, v)| g.to_f64() * v.to_f64()).sum::<f64>();
-            let d_p_error = entry.z * gauge(g, v) * inner;
+            let d_p_error = entry.z * (gauge(g, v) * inner + flushed(units, g, v));
             let pi = recomputed(units, &softmax, &error, entry.s, *score);
             d += entry.p * d_p;
             by_keys += entry.p * ((pi + units.u_p + error.sums) * fabs(d_p) + d_p_error);
@@ -566,15 +586,15 @@ fn worst_backward<T: Element>(
             let raw_bound = tau * (entry.slope * d_s_bound + steepness * (fabs(d_s) + d_s_bound) + underflow);
             let k = row(inputs.k, [kb, hk, kj]);
             for (sum, k) in row_mut(sums.d_q.view_mut(), [qb, h, qi]).into_iter().zip(k) {
-                sum.add(raw * k.to_f64(), raw_bound * magnitude(*k));
+                sum.add(raw * k.to_f64(), raw_bound * magnitude(*k) + fabs(raw) * units.flush);
             }
             for (sum, q) in row_mut(sums.d_k.view_mut(), [kb, hk, kj]).into_iter().zip(q) {
-                sum.add(raw * q.to_f64(), raw_bound * magnitude(*q));
+                sum.add(raw * q.to_f64(), raw_bound * magnitude(*q) + fabs(raw) * units.flush);
             }
             let weight = entry.p * entry.z;
             let weight_bound = weight * (pi * (1.0 + pi) + units.u_p) + (units.eta_p + units.exp_floor) * entry.z;
             for (sum, g) in row_mut(sums.d_v.view_mut(), [kb, hk, kj]).into_iter().zip(g) {
-                sum.add(weight * g.to_f64(), weight_bound * magnitude(*g));
+                sum.add(weight * g.to_f64(), weight_bound * magnitude(*g) + weight * units.flush);
             }
         }
         if let (Some(d_sink), Some(sink)) = (&mut sums.d_sink, inputs.sink) {
@@ -585,7 +605,7 @@ fn worst_backward<T: Element>(
     });
     let group = spec.q_heads / spec.kv_heads;
     let (q_tiles, k_tiles) = (tile_count(spec.max_q_len(), contract), tile_count(spec.max_kv_len(), contract));
-    let storage = contract.storage;
+    let storage = stored(contract);
     ReferenceGradients {
         d_q: sums.d_q.map(|sum| sum.close(&units, k_tiles, tau, storage)),
         d_k: sums.d_k.map(|sum| sum.close(&units, spec.batch * group * q_tiles, tau, storage)),

@@ -46,6 +46,8 @@ pub struct Contract {
     pub tanh_error: f64,
     /// What LSE is stored in.
     pub lse: Format,
+    /// Whether stored numbers below the smallest normal one may be taken for zero, when read and when written.
+    pub flushes_subnormals: bool,
 }
 
 impl Contract {
@@ -69,6 +71,7 @@ impl Contract {
             ln_error: 4.0,
             tanh_error: 8.0,
             lse: accum,
+            flushes_subnormals: false,
         }
     }
 

@@ -49,14 +49,15 @@ impl Format {
     }
 
     /// `η`, half the smallest positive number: the absolute error of rounding a result that underflows. For `f64`,
-    /// where half of it is no number, the smallest positive number itself.
+    /// where half of it is no number, the smallest positive number itself; for a format that flushes, the smallest
+    /// normal number, which is how far a flushed number may have been from zero.
     pub fn underflow_unit(self) -> f64 {
         if self.precision >= 53 {
             f64::from_bits(1)
         } else if self.subnormals {
             power_of_two(self.min_exponent - self.precision as i32)
         } else {
-            power_of_two(self.min_exponent - 1)
+            power_of_two(self.min_exponent)
         }
     }
 
