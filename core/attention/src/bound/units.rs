@@ -1,0 +1,92 @@
+//! The constants of a contract, and the sums of absolute values they multiply.
+
+use crate::Contract;
+use libm::fabs;
+use ndarray::ArrayView1;
+use tilewright_scalar::format::power_of_two;
+use tilewright_scalar::{Element, Format};
+
+/// Room for the products of two errors, which the sums below leave out: 2 % of a bound that is itself first-order.
+pub(super) const SECOND_ORDER: f64 = 1.02;
+
+/// The constants of a contract, as the formulas name them.
+#[derive(Clone, Copy)]
+pub(crate) struct Units {
+    pub(crate) u: f64,
+    pub(crate) u_s: f64,
+    pub(crate) u_p: f64,
+    pub(crate) u_ds: f64,
+    pub(crate) u_oa: f64,
+    pub(crate) u_ga: f64,
+    pub(crate) eta_p: f64,
+    pub(crate) eta_ds: f64,
+    pub(crate) eta_oa: f64,
+    pub(crate) eta_ga: f64,
+    /// Rounding of a stored LSE, where that is narrower than the accumulator.
+    pub(crate) u_lse: f64,
+    pub(super) eta: f64,
+    pub(super) exp: f64,
+    pub(super) ln: f64,
+    pub(super) tanh: f64,
+    /// How far a stored number may be from what the kernel reads: 0 unless it flushes subnormals.
+    pub(crate) flush: f64,
+    /// Below this an `exp` may flush to zero.
+    pub(super) exp_floor: f64,
+}
+
+impl Units {
+    pub(crate) fn new(contract: &Contract) -> Self {
+        let accum = contract.accum;
+        let narrow = |format: Format| if format.precision < accum.precision { format.unit_roundoff() } else { 0.0 };
+        // A narrow exponent underflows early even at full precision, so η counts whenever the format differs.
+        let underflow = |format: Format| if format == accum { 0.0 } else { format.underflow_unit() };
+        let u = contract.unit_roundoff();
+        Self {
+            u,
+            u_s: narrow(contract.scores),
+            u_p: narrow(contract.probabilities),
+            u_ds: narrow(contract.score_gradients),
+            u_oa: narrow(contract.output_accum),
+            u_ga: narrow(contract.gradient_accum),
+            eta_p: underflow(contract.probabilities),
+            eta_ds: underflow(contract.score_gradients),
+            eta_oa: underflow(contract.output_accum),
+            eta_ga: underflow(contract.gradient_accum),
+            u_lse: narrow(contract.lse),
+            eta: accum.underflow_unit(),
+            exp: contract.exp_error * u,
+            ln: contract.ln_error * u,
+            tanh: contract.tanh_error * u,
+            flush: if contract.flushes_subnormals { power_of_two(contract.storage.min_exponent) } else { 0.0 },
+            exp_floor: power_of_two(accum.min_exponent),
+        }
+    }
+
+    /// `γ(n) = n u / (1 − n u)`.
+    pub(super) fn gamma(&self, n: usize) -> f64 {
+        let n_u = n as f64 * self.u;
+        n_u / (1.0 - n_u.min(0.5))
+    }
+}
+
+/// `⌈n / tile⌉`, one more for a tile cut at the start.
+pub(crate) fn tile_count(n: usize, contract: &Contract) -> usize {
+    n.div_ceil(contract.tile.max(1)) + 1
+}
+
+pub(super) fn magnitude<T: Element>(x: T) -> f64 {
+    fabs(x.to_f64())
+}
+
+/// `Σ |x||y|`, the gauge of an inner product.
+pub(super) fn gauge<T: Element>(x: ArrayView1<'_, T>, y: ArrayView1<'_, T>) -> f64 {
+    x.iter().zip(y).map(|(x, y)| magnitude(*x) * magnitude(*y)).sum()
+}
+
+/// What flushed operands may take from an inner product: `flush Σ (|x| + |y|)`.
+pub(super) fn flushed<T: Element>(units: &Units, x: ArrayView1<'_, T>, y: ArrayView1<'_, T>) -> f64 {
+    if units.flush == 0.0 {
+        return 0.0;
+    }
+    units.flush * x.iter().chain(y).map(|x| magnitude(*x) + units.flush).sum::<f64>()
+}
