@@ -10,3 +10,4 @@ pub mod tensor;
 
 pub use subject::{Feature, Layout, Profile, Request, Subject, SubjectError, Tensors};
 pub use tensor::{Tensor, TensorError};
+pub use tilewright_scalar::Format;

@@ -6,6 +6,7 @@ use crate::attention::judge::{Kind, error};
 use crate::attention::trial::{Outcome, Prepared, Verdict, examine, shrink};
 use crate::subject::{Feature, Profile, Subject};
 use comfy_table::{ContentArrangement, Table, presets};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -51,6 +52,77 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Failures beyond those explained.
     pub more_failures: usize,
+    /// How the subject was named on the command line: what a reproducer line needs.
+    pub invocation: String,
+}
+
+/// Cases prepared at a time: enough to keep every core busy, few enough for memory.
+const CHUNK: usize = 32;
+
+/// Holds a trial: puts every case to the subject and returns what was found. `on_case` is called as each is done.
+///
+/// ```
+/// use tilewright_conformance::attention::in_process::InProcess;
+/// use tilewright_conformance::attention::suite::{Suite, cases};
+/// use tilewright_conformance::{Profile, report};
+/// use tilewright_cpu::CpuAttention;
+/// use tilewright_scalar::Format;
+///
+/// let mut subject = InProcess::new(CpuAttention::default(), Profile::new("cpu", "", &[Format::F32]));
+/// let few: Vec<_> = cases(Suite::Quick, 0).into_iter().filter(|case| case.format == Format::F32).take(9).collect();
+/// assert!(report::hold_trial(&mut subject, &few, || ())?.passes());
+/// # Ok::<(), String>(())
+/// ```
+///
+/// # Errors
+/// A line of text if a case cannot be generated.
+pub fn hold_trial(subject: &mut dyn Subject, cases: &[Case], mut on_case: impl FnMut()) -> Result<Report, String> {
+    let profile = subject.profile().clone();
+    let mut report = Report::new(&profile);
+    for chunk in cases.chunks(CHUNK) {
+        let ready: Vec<Prepared> = chunk
+            .par_iter()
+            .map(|case| Prepared::new(case, &profile.contract(case.format), profile.backward))
+            .collect::<Result<_, _>>()?;
+        for prepared in &ready {
+            let outcome = examine(subject, prepared);
+            report.add(subject, prepared, &outcome);
+            on_case();
+        }
+    }
+    Ok(report)
+}
+
+/// Expands to one `#[test]` a storage format, each of which puts the quick suite to a subject.
+///
+/// ```
+/// tilewright_conformance::attention_tests! {
+///     tilewright_conformance::attention::in_process::InProcess::new(
+///         tilewright_cpu::CpuAttention::default(),
+///         tilewright_conformance::Profile::new("cpu", "", &tilewright_conformance::attention::suite::FORMATS),
+///     )
+/// }
+/// ```
+#[macro_export]
+macro_rules! attention_tests {
+    ($subject:expr) => {
+        $crate::attention_tests! { @format $subject, attention_f32, F32 }
+        $crate::attention_tests! { @format $subject, attention_f64, F64 }
+        $crate::attention_tests! { @format $subject, attention_f16, F16 }
+        $crate::attention_tests! { @format $subject, attention_bf16, BF16 }
+    };
+    (@format $subject:expr, $name:ident, $format:ident) => {
+        #[test]
+        fn $name() {
+            let mut cases = $crate::attention::suite::cases($crate::attention::suite::Suite::Quick, 0);
+            cases.retain(|case| case.format == $crate::Format::$format);
+            let mut subject = $subject;
+            let report = $crate::report::hold_trial(&mut subject, &cases, || ()).expect("a suite's cases are sound");
+            // A format that the profile does not list is not on trial.
+            let lists = $crate::Subject::profile(&subject).formats.contains(&$crate::Format::$format);
+            assert!(report.passes() || !lists, "{}", report.to_text());
+        }
+    };
 }
 
 /// Failures that are shrunk and explained; the others are counted.
@@ -70,6 +142,7 @@ impl Report {
             elements: 0,
             failures: Vec::new(),
             more_failures: 0,
+            invocation: String::new(),
         }
     }
 
@@ -205,6 +278,8 @@ impl Report {
         let _ = writeln!(text, "contract{}", contract_lines(&self.profile));
         for failure in &self.failures {
             let _ = write!(text, "\n{}", failure.text);
+            let separator = if self.invocation.is_empty() { "" } else { " " };
+            let _ = writeln!(text, "  repro    assay run{separator}{} --case '{}'", self.invocation, failure.shrunk);
         }
         if self.more_failures > 0 {
             let _ = writeln!(text, "\n… and {} more failing cases", self.more_failures);
@@ -274,12 +349,11 @@ fn explain(subject: &mut dyn Subject, prepared: &Prepared, outcome: &Outcome) ->
         kind,
         ratio: worst.map_or(f64::INFINITY, |violation| violation.ratio),
         hint: hint.map(|(name, _)| name),
-        text: story(subject.profile(), prepared, outcome, small_prepared, small_outcome, hint),
+        text: story(prepared, outcome, small_prepared, small_outcome, hint),
     }
 }
 
 fn story(
-    profile: &Profile,
     prepared: &Prepared,
     outcome: &Outcome,
     small: &Prepared,
@@ -331,7 +405,6 @@ fn story(
         "  inputs unchanged, nothing written outside the outputs: {}",
         kinds_absent(outcome, Kind::Misbehaved)
     );
-    let _ = writeln!(text, "  repro    assay run <subject: {}> --case '{}'", profile.name, small.case);
     text
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Every value is a function of the seed, the tensor and the element's place, computed by integer arithmetic and exact
 //! scalings and rounded once into the storage format: no platform, layout or order of evaluation changes a bit.
-//! Slots that belong to no sequence hold NaN, in every case: an implementation that reads one shows it.
+//! Slots that belong to no sequence hold NaN or an infinity, in every case: an implementation that reads one shows it.
 
 use crate::attention::case::{Case, Distribution, Storage};
 use crate::attention::file;
@@ -195,6 +195,11 @@ fn paged(lengths: &[usize], page_size: usize, source: &Source) -> Keys {
     Keys::Paged { pages, page_size, table, lengths: lengths.to_vec() }
 }
 
+/// What slots hold that nobody may read: NaN, +∞ and −∞ by rows.
+fn unused(shape: [usize; 4]) -> Array4<f64> {
+    Array4::from_shape_fn(shape, |(.., row, _)| [f64::NAN, f64::INFINITY, f64::NEG_INFINITY][row % 3])
+}
+
 /// `√d` as the trend component of a query holds it, so that the scaled score is the key's own component.
 fn root(case: &Case) -> f64 {
     tilewright_scalar::real::sqrt(case.head_dim as f64)
@@ -208,7 +213,7 @@ fn one_hot_gap(case: &Case) -> f64 {
 /// `q` or `dO`: both are stored by query rows.
 fn queries(case: &Case, spec: &AttentionSpec, source: &Source, stream: Stream) -> Array4<f64> {
     let is_q = matches!(stream, Stream::Q);
-    let mut array = Array4::from_elem(if is_q { spec.q_shape() } else { spec.o_shape() }, f64::NAN);
+    let mut array = unused(if is_q { spec.q_shape() } else { spec.o_shape() });
     let (_, heads, rows, dim) = array.dim();
     for b in 0..spec.batch {
         for h in 0..heads {
@@ -273,7 +278,7 @@ fn code(case: &Case, j: usize, c: usize) -> f64 {
 }
 
 fn keys(case: &Case, spec: &AttentionSpec, source: &Source) -> Array4<f64> {
-    let mut array = Array4::from_elem(spec.k_shape(), f64::NAN);
+    let mut array = unused(spec.k_shape());
     for_each_key(case, spec, |b, h, j, [kb, kh, kj], hidden| {
         for c in 0..case.head_dim {
             let index = ((kb * case.kv_heads + kh) * array.dim().2 + kj) * case.head_dim + c;
@@ -307,7 +312,7 @@ fn key(case: &Case, spec: &AttentionSpec, source: &Source, [b, h, j, c]: [usize;
 }
 
 fn values(case: &Case, spec: &AttentionSpec, source: &Source) -> Array4<f64> {
-    let mut array = Array4::from_elem(spec.v_shape(), f64::NAN);
+    let mut array = unused(spec.v_shape());
     for_each_key(case, spec, |b, h, j, [kb, kh, kj], hidden| {
         for c in 0..case.value_dim {
             let index = ((kb * case.kv_heads + kh) * array.dim().2 + kj) * case.value_dim + c;

@@ -78,36 +78,70 @@ fn poison<T: Stored>() -> T {
 const GUARD: usize = 64;
 const GUARD_VALUE: f64 = -1536.0;
 
-/// An output in the middle of guard bands, poisoned.
+/// An output, poisoned, in memory of the layout a case asks for, with guards around it and in every gap.
 struct Guarded<T> {
-    buffer: Vec<T>,
-    shape: Vec<usize>,
+    memory: Vec<T>,
+    /// Shape of the memory between the guard bands.
+    outer: Vec<usize>,
+    layout: Layout,
 }
 
 impl<T: Stored> Guarded<T> {
-    fn new(shape: &[usize]) -> Self {
-        let len: usize = shape.iter().product();
-        let mut buffer = vec![T::from_f64(GUARD_VALUE); len + 2 * GUARD];
-        buffer[GUARD..GUARD + len].fill(poison());
-        Self { buffer, shape: shape.to_vec() }
+    fn new(shape: &[usize], layout: Layout) -> Result<Self, SubjectError> {
+        let outer: Vec<usize> = match layout {
+            Layout::Contiguous => shape.to_vec(),
+            Layout::HeadsInner => swapped(shape.len()).iter().map(|axis| shape[*axis]).collect(),
+            Layout::Gapped => shape.iter().map(|axis| 2 * axis + 1).collect(),
+        };
+        let len: usize = outer.iter().product();
+        let memory = vec![T::from_f64(GUARD_VALUE); len + 2 * GUARD];
+        let mut guarded = Self { memory, outer, layout };
+        guarded.all()?.fill(poison());
+        Ok(guarded)
+    }
+
+    /// The logical view of the output.
+    fn all(&mut self) -> Result<ArrayViewMutD<'_, T>, SubjectError> {
+        let end = self.memory.len() - GUARD;
+        let memory = ArrayViewMutD::from_shape(IxDyn(&self.outer), &mut self.memory[GUARD..end])
+            .map_err(|error| SubjectError::Misbehaved(error.to_string()))?;
+        Ok(match self.layout {
+            Layout::Contiguous => memory,
+            Layout::HeadsInner => memory.permuted_axes(IxDyn(&swapped(self.outer.len()))),
+            Layout::Gapped => gaps_left_out(memory),
+        })
     }
 
     fn view<D: Dimension>(&mut self) -> Result<ArrayViewMut<'_, T, D>, SubjectError> {
-        let end = self.buffer.len() - GUARD;
-        ArrayViewMutD::from_shape(IxDyn(&self.shape), &mut self.buffer[GUARD..end])
-            .and_then(|view| view.into_dimensionality())
-            .map_err(|error| SubjectError::Misbehaved(error.to_string()))
+        self.all()?.into_dimensionality().map_err(|error| SubjectError::Misbehaved(error.to_string()))
     }
 
-    fn finish(self, name: &str) -> Result<(String, Tensor), SubjectError> {
-        let end = self.buffer.len() - GUARD;
+    /// The output, after a look at everything around it.
+    fn finish(mut self, name: &str) -> Result<(String, Tensor), SubjectError> {
+        let mut output = self.all()?;
+        let array = output.as_standard_layout().into_owned();
+        output.fill(T::from_f64(GUARD_VALUE));
         let guard = T::from_f64(GUARD_VALUE).to_bits64();
-        if self.buffer[..GUARD].iter().chain(&self.buffer[end..]).any(|x| x.to_bits64() != guard) {
+        if self.memory.iter().any(|x| x.to_bits64() != guard) {
             return Err(SubjectError::Misbehaved(format!("wrote outside of {name}")));
         }
-        let array = ArrayD::from_shape_vec(IxDyn(&self.shape), self.buffer[GUARD..end].to_vec());
-        array.map(|array| (name.into(), T::wrap(array))).map_err(|error| SubjectError::Misbehaved(error.to_string()))
+        Ok((name.into(), T::wrap(array)))
     }
+}
+
+/// Axes with the second and third exchanged: `[batch, heads, length, …]` to `[batch, length, heads, …]` and back.
+fn swapped(rank: usize) -> Vec<usize> {
+    let mut axes: Vec<usize> = (0..rank).collect();
+    if rank >= 3 {
+        axes.swap(1, 2);
+    }
+    axes
+}
+
+/// Every second element along every axis.
+fn gaps_left_out<T>(mut memory: ArrayViewMutD<'_, T>) -> ArrayViewMutD<'_, T> {
+    memory.slice_each_axis_inplace(|_| Slice::new(1, None, 2));
+    memory
 }
 
 /// A copy of a rank-4 tensor in the memory layout a case asks for.
@@ -121,7 +155,7 @@ impl<T: Stored> Laid<T> {
         let memory = match layout {
             Layout::Contiguous => tensor.as_standard_layout().into_owned(),
             Layout::HeadsInner => {
-                let swapped = tensor.permuted_axes(IxDyn(&[0, 2, 1, 3]));
+                let swapped = tensor.permuted_axes(IxDyn(&swapped(4)));
                 swapped.as_standard_layout().into_owned()
             }
             Layout::Gapped => {
@@ -137,7 +171,7 @@ impl<T: Stored> Laid<T> {
     fn view(&self) -> ArrayViewD<'_, T> {
         match self.layout {
             Layout::Contiguous => self.memory.view(),
-            Layout::HeadsInner => self.memory.view().permuted_axes(IxDyn(&[0, 2, 1, 3])),
+            Layout::HeadsInner => self.memory.view().permuted_axes(IxDyn(&swapped(4))),
             Layout::Gapped => self.memory.slice_each_axis(|_| Slice::new(1, None, 2)),
         }
     }
@@ -191,9 +225,9 @@ where
     T::Accum: Stored,
     B: AttentionForward<T> + AttentionBackward<T>,
 {
-    let spec = request.spec;
-    let mut o = Guarded::<T>::new(&spec.o_shape());
-    let mut lse = Guarded::<T::Accum>::new(&spec.lse_shape());
+    let (spec, layout) = (request.spec, request.layout);
+    let mut o = Guarded::<T>::new(&spec.o_shape(), layout)?;
+    let mut lse = Guarded::<T::Accum>::new(&spec.lse_shape(), layout)?;
     backend.forward(spec, inputs, Outputs { o: o.view::<Ix4>()?, lse: lse.view::<Ix3>()? }).map_err(answer)?;
     let mut results = Tensors::from([o.finish("o")?, lse.finish("lse")?]);
     if request.want.iter().any(|name| name.starts_with("d_")) {
@@ -207,11 +241,11 @@ where
             d_o: d_o.rank4()?,
             d_lse: typed::view_if_present(request.inputs, "d_lse").map_err(SubjectError::Misbehaved)?,
         };
-        let mut d_q = Guarded::<T>::new(&spec.q_shape());
-        let mut d_k = Guarded::<T>::new(&spec.k_shape());
-        let mut d_v = Guarded::<T>::new(&spec.v_shape());
-        let mut d_bias = inputs.bias.map(|bias| Guarded::<T>::new(bias.shape()));
-        let mut d_sink = inputs.sink.map(|sink| Guarded::<T::Accum>::new(sink.shape()));
+        let mut d_q = Guarded::<T>::new(&spec.q_shape(), layout)?;
+        let mut d_k = Guarded::<T>::new(&spec.k_shape(), layout)?;
+        let mut d_v = Guarded::<T>::new(&spec.v_shape(), layout)?;
+        let mut d_bias = inputs.bias.map(|bias| Guarded::<T>::new(bias.shape(), layout)).transpose()?;
+        let mut d_sink = inputs.sink.map(|sink| Guarded::<T::Accum>::new(sink.shape(), layout)).transpose()?;
         let gradients = Gradients {
             d_q: d_q.view()?,
             d_k: d_k.view()?,

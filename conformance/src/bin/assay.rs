@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use console::style;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde_json::json;
@@ -14,10 +15,10 @@ use tilewright_conformance::attention::case::Case;
 use tilewright_conformance::attention::in_process::InProcess;
 use tilewright_conformance::attention::oracle;
 use tilewright_conformance::attention::suite::{self, FORMATS, Suite};
-use tilewright_conformance::attention::trial::{Prepared, examine};
+use tilewright_conformance::attention::trial::Prepared;
 use tilewright_conformance::kill::{KillMatrix, kill_matrix};
 use tilewright_conformance::process::Process;
-use tilewright_conformance::report::{Report, new_table};
+use tilewright_conformance::report::{Report, hold_trial, new_table};
 use tilewright_conformance::{Profile, Subject};
 use tilewright_cpu::CpuAttention;
 use tilewright_scalar::Format;
@@ -222,7 +223,8 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     };
     let chosen = !args.case.is_empty();
     let cases = if chosen { args.case.clone() } else { suite::cases(args.suite.into(), args.seed) };
-    let report = trial(subject.as_mut(), &cases)?;
+    let mut report = trial(subject.as_mut(), &cases)?;
+    report.invocation = args.cmd.as_ref().map_or("--subject cpu".into(), |command| format!("--cmd '{command}'"));
     say(&report.to_text())?;
     let unproven = if chosen { Vec::new() } else { report.without_evidence() };
     for (feature, format) in &unproven {
@@ -234,7 +236,8 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     // A refusal of something declared is the subject's broken word; of something it never declared, a fact.
     let refused = report.unsupported.iter().any(|(why, _)| !why.starts_with("does not declare"));
     let holds = report.passes() && unproven.is_empty() && !refused;
-    say(&format!("\nverdict: {}\n", if holds { "conforms" } else { "DOES NOT CONFORM" }))?;
+    let verdict = if holds { style("conforms").green() } else { style("DOES NOT CONFORM").red() };
+    say(&format!("\nverdict: {verdict}\n"))?;
     if let Some(path) = &args.json {
         write_json(path, &json!({"subjects": [report.to_json()], "violations": report.violations_json()}))?;
     }
@@ -248,28 +251,15 @@ fn cpu_subject() -> InProcess<CpuAttention> {
     InProcess::new(backend, profile)
 }
 
-/// Cases prepared at a time: enough to keep every core busy, few enough for memory.
-const CHUNK: usize = 32;
-
 fn trial(subject: &mut dyn Subject, cases: &[Case]) -> anyhow::Result<Report> {
-    let mut report = Report::new(subject.profile());
     let bar = progress(cases.len(), "trial");
-    for chunk in cases.chunks(CHUNK) {
-        let profile = subject.profile().clone();
-        let ready: Vec<Prepared> = chunk
-            .par_iter()
-            .map(|case| Prepared::new(case, &profile.contract(case.format), profile.backward))
-            .collect::<Result<_, _>>()
-            .map_err(anyhow::Error::msg)?;
-        for prepared in &ready {
-            let outcome = examine(subject, prepared);
-            report.add(subject, prepared, &outcome);
-            bar.inc(1);
-        }
-    }
+    let report = hold_trial(subject, cases, || bar.inc(1)).map_err(anyhow::Error::msg)?;
     bar.finish_and_clear();
     Ok(report)
 }
+
+/// Cases listed at a time.
+const CHUNK: usize = 32;
 
 fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
     let Family::Attention = args.family;
