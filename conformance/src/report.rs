@@ -301,7 +301,7 @@ fn contract_lines(profile: &Profile) -> String {
         let c = profile.contract(*format);
         let _ = write!(
             text,
-            "\n  {:5} accumulates in {}{}, S in {}, P in {}{}, dS in {}, O and gradients between tiles of {} in {} and {}, LSE in {}, exp within {} u",
+            "\n  {:5} accumulates in {}{}, S in {}, P in {}{}, dS in {}, O and gradients between tiles of {} in {} and {}, LSE in {}, exp within {} u{}",
             format.name,
             c.accum.name,
             if c.truncates { " (truncating)" } else { "" },
@@ -313,7 +313,8 @@ fn contract_lines(profile: &Profile) -> String {
             c.output_accum.name,
             c.gradient_accum.name,
             c.lse.name,
-            c.exp_error
+            c.exp_error,
+            if c.flushes_subnormals { ", subnormals may count as 0" } else { "" }
         );
         text
     })

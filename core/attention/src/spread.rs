@@ -59,7 +59,7 @@ impl RowSpread {
         }
         let mut o_variance: Vec<f64> =
             o.iter().map(|o| error.tiles as f64 * (square(units.u_oa * o) + square(units.eta_oa)) / 3.0).collect();
-        let mut lse_variance = square(units.u_lse * softmax.lse) / 3.0;
+        let mut lse_variance = 0.0;
         let floor = square(units.eta_p * error.inverse_l);
         for entry in &softmax.entries {
             let score = square(units.u_s * entry.s);

@@ -362,7 +362,9 @@ mod tests {
             product(m, k, a, b, &mut wide, 32);
             blocked(m, k, a, b, &mut portable, 32, Rows);
             exp_row(&mut wide, 1.0);
-            portable.iter_mut().for_each(|x| *x = exp(*x - 1.0));
+            for x in &mut portable {
+                *x = exp(*x - 1.0);
+            }
             prop_assert!(wide.iter().zip(&portable).all(|(x, y)| x.to_bits() == y.to_bits()));
         }
     }

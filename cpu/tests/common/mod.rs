@@ -331,7 +331,7 @@ fn within<E: Element, A: Real, D: Dimension>(
     let blunt = match E::FORMAT.precision {
         _ if matches!(name, "d_bias" | "d_sink") => f64::INFINITY,
         53 => 1e-13 * largest,
-        24 => 1e-5 * largest,
+        24 => 4e-5 * largest,
         _ if matches!(name, "o" | "lse") => 2.0 * E::FORMAT.unit_roundoff() * largest,
         // The stored O is rounded, and D = rowsum(dO ∘ O) with it.
         _ => 64.0 * E::FORMAT.unit_roundoff() * largest,

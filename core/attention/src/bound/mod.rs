@@ -163,7 +163,7 @@ fn widened(contract: &Contract) -> Contract {
         score_gradients: accum,
         output_accum: accum,
         gradient_accum: accum,
-        lse: accum,
+        // LSE's rounding, whatever its format, stays: a whole row shares it, and the gradients of every key see that row.
         ..*contract
     }
 }

@@ -22,8 +22,6 @@ pub(crate) struct Units {
     pub(crate) eta_ds: f64,
     pub(crate) eta_oa: f64,
     pub(crate) eta_ga: f64,
-    /// Rounding of a stored LSE, where that is narrower than the accumulator.
-    pub(crate) u_lse: f64,
     pub(super) eta: f64,
     pub(super) exp: f64,
     pub(super) ln: f64,
@@ -52,7 +50,6 @@ impl Units {
             eta_ds: underflow(contract.score_gradients),
             eta_oa: underflow(contract.output_accum),
             eta_ga: underflow(contract.gradient_accum),
-            u_lse: narrow(contract.lse),
             eta: accum.underflow_unit(),
             exp: contract.exp_error * u,
             ln: contract.ln_error * u,
