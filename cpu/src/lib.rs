@@ -10,7 +10,8 @@
 //! use tilewright_cpu::CpuAttention;
 //!
 //! let spec = AttentionSpec { causal: true, kv_heads: 2, ..AttentionSpec::dense(1, 8, 64, 256, 32) };
-//! let noise = |shape: [usize; 4], salt| Array4::from_shape_fn(shape, |(b, h, i, c)| ((b + 3 * h + 5 * i + 7 * c + salt) as f32).sin());
+//! let wave = |salt| move |(b, h, i, c)| ((b + 3 * h + 5 * i + 7 * c + salt) as f32).sin();
+//! let noise = |shape: [usize; 4], salt: usize| Array4::from_shape_fn(shape, wave(salt));
 //! let (q, k, v) = (noise(spec.q_shape(), 0), noise(spec.k_shape(), 1), noise(spec.v_shape(), 2));
 //! let inputs = Inputs::new(q.view(), k.view(), v.view());
 //! let (mut o, mut lse) = (Array4::zeros(spec.o_shape()), Array3::zeros(spec.lse_shape()));
@@ -28,8 +29,10 @@
 //! use tilewright_cpu::CpuAttention;
 //!
 //! let spec = AttentionSpec::dense(1, 2, 16, 16, 8);
-//! let noise = |shape: [usize; 4], salt| Array4::from_shape_fn(shape, |(b, h, i, c)| ((b + 3 * h + 5 * i + 7 * c + salt) as f32).sin());
-//! let (q, k, v, d_o) = (noise(spec.q_shape(), 0), noise(spec.k_shape(), 1), noise(spec.v_shape(), 2), noise(spec.o_shape(), 3));
+//! let wave = |salt| move |(b, h, i, c)| ((b + 3 * h + 5 * i + 7 * c + salt) as f32).sin();
+//! let noise = |shape: [usize; 4], salt: usize| Array4::from_shape_fn(shape, wave(salt));
+//! let (q, k, v) = (noise(spec.q_shape(), 0), noise(spec.k_shape(), 1), noise(spec.v_shape(), 2));
+//! let d_o = noise(spec.o_shape(), 3);
 //! let inputs = Inputs::new(q.view(), k.view(), v.view());
 //! let (mut o, mut lse) = (Array4::zeros(spec.o_shape()), Array3::zeros(spec.lse_shape()));
 //! let method = CpuAttention::default();

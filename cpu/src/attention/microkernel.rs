@@ -1,4 +1,4 @@
-//! The arithmetic of tiles, and nothing else: two matrix products and four functions of a row, as plain loops over
+//! The arithmetic of tiles, and nothing else: two matrix products and a few functions of a row, as plain loops over
 //! contiguous slices that the compiler vectorises.
 //!
 //! This is the seam for SIMD: an implementation in intrinsics replaces the bodies in this module and leaves everything
@@ -23,8 +23,8 @@ pub(crate) const LANES: usize = 16;
 const ROWS_F32: usize = 4;
 const ROWS_F64: usize = 2;
 
-/// Relative error of [`exp`] in unit roundoffs of the accumulator: the tests measure 1.7 in f32 and 1.6 in f64. Twice that
-/// is claimed.
+/// Relative error of [`exp`] in unit roundoffs of the accumulator: the tests measure 1.7 in f32 and 1.6 in f64, and
+/// twice that is claimed.
 pub(crate) const EXP_ERROR: f64 = 4.0;
 
 /// The stride of a row of `columns` elements.

@@ -115,9 +115,11 @@ pub(crate) fn key_tasks(spec: &AttentionSpec, tile: usize) -> Vec<KeyTask> {
 /// A tensor stored as keys are, cut as [`key_tasks`] cuts it and by heads: task-major, `[rows, dim]` each.
 pub(crate) fn key_pieces<'a, T>(tasks: &[KeyTask], tensor: ArrayViewMut4<'a, T>) -> Vec<ArrayViewMut2<'a, T>> {
     let mut pieces = Vec::new();
+    let mut rest = tasks; // in order of slots
     for (slot, stored) in cut_all(tensor).into_iter().enumerate() {
-        let here = tasks.iter().filter(|task| task.slot == slot);
-        for rows in cut(stored, 1, here.map(KeyTask::row_count)) {
+        let (here, later) = rest.split_at(rest.partition_point(|task| task.slot == slot));
+        rest = later;
+        for rows in cut(stored, 1, here.iter().map(KeyTask::row_count)) {
             pieces.extend(cut_all(rows));
         }
     }
