@@ -16,16 +16,20 @@ use crate::subject::{Feature, Profile, Request, Subject, SubjectError, Tensors};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tilewright_attention::Contract;
 use tilewright_scalar::Format;
 
 /// Longest line taken from a program: a profile or an answer is far shorter, and a flood must not fill memory.
 const LONGEST_LINE: u64 = 1 << 20;
+/// Lines kept of a program that writes more than it is asked for; it waits once they are full.
+const LINES_AHEAD: usize = 4;
+/// How long a program that closed its output may take to end, and its last words to arrive.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// An external program as a subject.
 #[derive(Debug)]
@@ -40,9 +44,12 @@ pub struct Process {
 #[derive(Debug)]
 struct Running {
     child: Child,
-    stdin: ChildStdin,
+    /// Requests on their way to a thread that writes them: a program that does not read must not block us.
+    requests: Sender<String>,
     lines: Receiver<std::io::Result<String>>,
     last_words: Arc<Mutex<String>>,
+    /// Closed at the end of standard error.
+    silence: Receiver<()>,
 }
 
 impl Drop for Running {
@@ -82,11 +89,20 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| SubjectError::Crashed(format!("`{}` does not start: {error}", self.command)))?;
-        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        let (Some(mut stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(SubjectError::Crashed(format!("`{}` has no standard streams", self.command)));
         };
-        let (sender, lines) = channel();
+        let (requests, queue) = channel::<String>();
+        std::thread::spawn(move || {
+            while let Ok(request) = queue.recv() {
+                if writeln!(stdin, "{request}").and_then(|()| stdin.flush()).is_err() {
+                    break;
+                }
+            }
+        });
+        let (sender, lines) = sync_channel(LINES_AHEAD);
         std::thread::spawn(move || {
             let mut reader = BufReader::new(stdout);
             while let Ok(Some(line)) = limited_line(&mut reader).map_err(|error| sender.send(Err(error))) {
@@ -97,15 +113,12 @@ impl Process {
         });
         let last_words = Arc::new(Mutex::new(String::new()));
         let words = Arc::clone(&last_words);
+        let (speaking, silence) = sync_channel(0);
         std::thread::spawn(move || {
-            let mut reader = BufReader::new(stderr);
-            while let Ok(Some(line)) = limited_line(&mut reader) {
-                if let (false, Ok(mut words)) = (line.trim().is_empty(), words.lock()) {
-                    *words = line.trim().to_string();
-                }
-            }
+            let _speaking = speaking;
+            keep_last_line(&mut BufReader::new(stderr), &words);
         });
-        self.running = Some(Running { child, stdin, lines, last_words });
+        self.running = Some(Running { child, requests, lines, last_words, silence });
         self.next_line()
     }
 
@@ -132,6 +145,12 @@ impl Process {
             std::fs::remove_file(&outputs)
                 .map_err(|error| SubjectError::Failed(format!("{}: {error}", outputs.display())))?;
         }
+        // A line that nobody asked for would be taken for the answer to this request.
+        let unasked = self.running.as_ref().and_then(|running| running.lines.try_recv().ok()?.ok());
+        if let Some(line) = unasked {
+            self.running = None;
+            return Err(SubjectError::Misbehaved(format!("wrote `{}` before it was asked", excerpt(&line, 120))));
+        }
         if self.running.is_none() {
             self.launch()?;
         }
@@ -143,16 +162,20 @@ impl Process {
             "outputs": outputs,
             "want": request.want,
         });
-        let sent =
-            self.running.as_mut().map(|running| writeln!(running.stdin, "{line}").and_then(|()| running.stdin.flush()));
-        if let Some(Err(_)) = sent {
-            // The pipe is gone: whatever the program left unread tells why.
-            return self.next_line().and(Err(SubjectError::Crashed("closed its standard input".into())));
+        if let Some(running) = &self.running {
+            // If the writer is gone so is the program's end of the pipe, and the next line, or its absence, tells why.
+            let _ = running.requests.send(line.to_string());
         }
-        match parse_answer(&self.next_line()?)? {
-            Reply::Done => {}
-            Reply::Unsupported(why) => return Err(SubjectError::Unsupported(why)),
-            Reply::Error(what) => return Err(SubjectError::Failed(what)),
+        let answer = self.next_line()?;
+        match parse_answer(&answer) {
+            Ok(Reply::Done) => {}
+            Ok(Reply::Unsupported(why)) => return Err(SubjectError::Unsupported(why)),
+            Ok(Reply::Error(what)) => return Err(SubjectError::Failed(what)),
+            Err(error) => {
+                // Whatever else it is about to say belongs to no request.
+                self.running = None;
+                return Err(error);
+            }
         }
         let contents = file::read(&outputs).map_err(|error| SubjectError::Misbehaved(error.to_string()))?;
         let (mut tensors, _) = contents;
@@ -174,8 +197,22 @@ impl Subject for Process {
 #[cfg(unix)]
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("exec {command}"));
+    shell.arg("-c").arg(replacing_the_shell(command));
     shell
+}
+
+/// The command in a form that leaves no shell between us and the program, so that ending the one ends the other. Lists
+/// and pipelines stay as they are; there the user may write `exec` before the program.
+#[cfg(unix)]
+fn replacing_the_shell(command: &str) -> String {
+    let first = command.split_whitespace().next().unwrap_or_default();
+    if is_compound(command) {
+        command.into()
+    } else if first.contains('=') {
+        format!("exec env {command}") // `exec` alone takes no assignments
+    } else {
+        format!("exec {command}")
+    }
 }
 
 #[cfg(not(unix))]
@@ -183,6 +220,25 @@ fn shell(command: &str) -> Command {
     let mut shell = Command::new("cmd");
     shell.arg("/C").arg(command);
     shell
+}
+
+/// Whether a command is a list, a pipeline or a group, going by the operators outside of quotes.
+#[cfg(unix)]
+fn is_compound(command: &str) -> bool {
+    let (mut quote, mut before) = (None, ' ');
+    for c in command.chars() {
+        match (quote, c) {
+            (_, _) if before == '\\' && quote != Some('\'') => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(open), _) if open == c => quote = None,
+            (None, ';' | '|' | '\n') => return true,
+            // `2>&1` is no operator between commands.
+            (None, '&') if before != '>' && before != '<' => return true,
+            _ => {}
+        }
+        before = if before == '\\' && c == '\\' { ' ' } else { c };
+    }
+    command.trim_start().starts_with(['(', '{', '!'])
 }
 
 /// One line of at most [`LONGEST_LINE`] bytes; `None` at the end.
@@ -195,9 +251,32 @@ fn limited_line(reader: &mut impl BufRead) -> std::io::Result<Option<String>> {
     Ok((read > 0).then(|| String::from_utf8_lossy(&line).into_owned()))
 }
 
+/// Drains a stream; its last line that is not blank ends up in `words`.
+fn keep_last_line(reader: &mut impl BufRead, words: &Mutex<String>) {
+    let mut line = Vec::new();
+    // A part of an overlong line is as good as a line here: what matters is that the program never waits for us.
+    while matches!(std::io::Read::take(&mut *reader, LONGEST_LINE).read_until(b'\n', &mut line), Ok(1..)) {
+        let text = String::from_utf8_lossy(&line);
+        // Progress bars go back to the start of the line and write over it.
+        if let (Some(last), Ok(mut words)) = (text.split(['\n', '\r']).rfind(|t| !t.trim().is_empty()), words.lock()) {
+            *words = excerpt(last, LONGEST_REASON);
+        }
+        line.clear();
+    }
+}
+
 /// How a program ended and what it said last.
 fn farewell(running: &mut Running) -> String {
-    let status = running.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+    let deadline = Instant::now() + FAREWELL;
+    let status = loop {
+        match running.child.try_wait() {
+            Ok(Some(status)) => break status.to_string(),
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            Ok(None) => break "closed its standard output".into(),
+            Err(error) => break error.to_string(),
+        }
+    };
+    let _ = running.silence.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     let words = running.last_words.lock().map(|words| words.clone()).unwrap_or_default();
     if words.is_empty() { status } else { format!("{status}: {words}") }
 }
@@ -212,14 +291,17 @@ fn parse_answer(line: &str) -> Result<Reply, SubjectError> {
     let confused = || {
         SubjectError::Misbehaved(format!(
             "answered `{}`, expected one JSON object with ok, unsupported or error",
-            excerpt(line)
+            excerpt(line, 120)
         ))
     };
     let answer: Value = serde_json::from_str(line).map_err(|_| confused())?;
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
-    if let Some(why) = answer.get("unsupported") {
+    let text =
+        |value: &Value| excerpt(&value.as_str().map_or_else(|| value.to_string(), str::to_string), LONGEST_REASON);
+    // `null` is what many languages write for a key they do not use.
+    let said = |key: &str| answer.get(key).filter(|value| !value.is_null());
+    if let Some(why) = said("unsupported") {
         Ok(Reply::Unsupported(text(why)))
-    } else if let Some(what) = answer.get("error") {
+    } else if let Some(what) = said("error") {
         Ok(Reply::Error(text(what)))
     } else if answer.get("ok").and_then(Value::as_bool) == Some(true) {
         Ok(Reply::Done)
@@ -228,8 +310,12 @@ fn parse_answer(line: &str) -> Result<Reply, SubjectError> {
     }
 }
 
-fn excerpt(line: &str) -> String {
-    line.trim().chars().take(120).collect()
+/// Longest part of a program's own words that goes into a report.
+const LONGEST_REASON: usize = 400;
+
+/// The beginning of a text as one line without control characters.
+fn excerpt(text: &str, longest: usize) -> String {
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(longest).collect()
 }
 
 /// Reads a profile: `name`, `version`, `formats`, and optionally `supports`, `backward`, `deterministic`, `contract`.
@@ -238,29 +324,41 @@ fn excerpt(line: &str) -> String {
 /// A line that names the key and what it held.
 pub fn parse_profile(line: &str) -> Result<Profile, String> {
     let json: Value =
-        serde_json::from_str(line).map_err(|_| format!("got `{}`, expected one JSON object", excerpt(line)))?;
-    let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
+        serde_json::from_str(line).map_err(|_| format!("got `{}`, expected one JSON object", excerpt(line, 120)))?;
+    let text = |key: &str| excerpt(json.get(key).and_then(Value::as_str).unwrap_or_default(), 120);
     let name = json.get("name").and_then(Value::as_str).ok_or("name: missing, expected text")?;
     let names = |key: &str| -> Result<Option<Vec<&str>>, String> {
         let Some(value) = json.get(key) else { return Ok(None) };
         let list = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
-        list.map(Some).ok_or_else(|| format!("{key}: got {}, expected a list of names", excerpt(&value.to_string())))
+        list.map(Some)
+            .ok_or_else(|| format!("{key}: got {}, expected a list of names", excerpt(&value.to_string(), 120)))
     };
     let flag = |key: &str, default: bool| match json.get(key) {
         None => Ok(default),
         Some(value) => {
-            value.as_bool().ok_or_else(|| format!("{key}: got {}, expected true or false", excerpt(&value.to_string())))
+            let wrong = || format!("{key}: got {}, expected true or false", excerpt(&value.to_string(), 120));
+            value.as_bool().ok_or_else(wrong)
         }
     };
-    let format = |name: &str| {
-        format_from_name(name).ok_or_else(|| format!("formats: got `{name}`, expected f64, f32, f16 or bf16"))
+    let format = |key: &str, name: &str| {
+        format_from_name(name)
+            .ok_or_else(|| format!("{key}: got `{}`, expected f64, f32, f16 or bf16", excerpt(name, 120)))
     };
-    let formats = names("formats")?.ok_or("formats: missing, expected a list of names")?;
-    let formats = formats.into_iter().map(format).collect::<Result<Vec<_>, _>>()?;
-    let mut profile = Profile::new(name, &text("version"), &formats);
+    let mut formats: Vec<Format> = Vec::new();
+    for name in names("formats")?.ok_or("formats: missing, expected a list of names")? {
+        let format = format("formats", name)?;
+        if !formats.contains(&format) {
+            formats.push(format);
+        }
+    }
+    if formats.is_empty() {
+        return Err("formats: got [], expected at least one of f64, f32, f16 or bf16".into());
+    }
+    let mut profile = Profile::new(&excerpt(name, 120), &text("version"), &formats);
     if let Some(supports) = names("supports")? {
         let feature = |name: &str| {
-            Feature::from_name(name).ok_or_else(|| format!("supports: got `{name}`, expected a feature's name"))
+            Feature::from_name(name)
+                .ok_or_else(|| format!("supports: got `{}`, expected a feature's name", excerpt(name, 120)))
         };
         profile.supports = supports.into_iter().map(feature).collect::<Result<_, _>>()?;
     }
@@ -269,7 +367,7 @@ pub fn parse_profile(line: &str) -> Result<Profile, String> {
     if let Some(contracts) = json.get("contract") {
         let contracts = contracts.as_object().ok_or("contract: expected an object with an entry a storage format")?;
         for (storage, fields) in contracts {
-            profile.contracts.push(parse_contract(format(storage)?, fields)?);
+            profile.contracts.push(parse_contract(format("contract", storage)?, fields)?);
         }
     }
     Ok(profile)
@@ -280,7 +378,7 @@ fn parse_contract(storage: Format, fields: &Value) -> Result<Contract, String> {
     let mut contract = Contract::strict(storage);
     let fields = fields.as_object().ok_or_else(|| format!("contract.{}: expected an object", storage.name))?;
     if let Some(accum) = fields.get("accum") {
-        let accum = numeric_format(accum)?;
+        let accum = numeric_format("accum", accum)?;
         contract = Contract {
             accum,
             scores: accum,
@@ -294,20 +392,22 @@ fn parse_contract(storage: Format, fields: &Value) -> Result<Contract, String> {
     }
     for (key, value) in fields {
         let number = || {
-            value
-                .as_f64()
-                .filter(|x| (0.0..=1e15).contains(x))
-                .ok_or_else(|| format!("contract.{key}: got {value}, expected a number from 0 to 1e15"))
+            value.as_f64().filter(|x| (0.0..=1e15).contains(x)).ok_or_else(|| {
+                format!("contract.{key}: got {}, expected a number from 0 to 1e15", excerpt(&value.to_string(), 120))
+            })
         };
-        let flag = || value.as_bool().ok_or_else(|| format!("contract.{key}: got {value}, expected true or false"));
+        let flag = || {
+            let wrong = || format!("contract.{key}: got {}, expected true or false", excerpt(&value.to_string(), 120));
+            value.as_bool().ok_or_else(wrong)
+        };
         match key.as_str() {
             "accum" => {}
-            "scores" => contract.scores = numeric_format(value)?,
-            "probabilities" => contract.probabilities = numeric_format(value)?,
-            "score_gradients" => contract.score_gradients = numeric_format(value)?,
-            "output_accum" => contract.output_accum = numeric_format(value)?,
-            "gradient_accum" => contract.gradient_accum = numeric_format(value)?,
-            "lse" => contract.lse = numeric_format(value)?,
+            "scores" => contract.scores = numeric_format(key, value)?,
+            "probabilities" => contract.probabilities = numeric_format(key, value)?,
+            "score_gradients" => contract.score_gradients = numeric_format(key, value)?,
+            "output_accum" => contract.output_accum = numeric_format(key, value)?,
+            "gradient_accum" => contract.gradient_accum = numeric_format(key, value)?,
+            "lse" => contract.lse = numeric_format(key, value)?,
             "truncates" => contract.truncates = flag()?,
             "flushes_subnormals" => contract.flushes_subnormals = flag()?,
             "sums_rounded_probabilities" => contract.sums_rounded_probabilities = flag()?,
@@ -315,17 +415,17 @@ fn parse_contract(storage: Format, fields: &Value) -> Result<Contract, String> {
             "exp_error" => contract.exp_error = number()?,
             "ln_error" => contract.ln_error = number()?,
             "tanh_error" => contract.tanh_error = number()?,
-            _ => return Err(format!("contract.{key}: no such field")),
+            _ => return Err(format!("contract.{}: no such field", excerpt(key, 120))),
         }
     }
     Ok(contract)
 }
 
-fn numeric_format(value: &Value) -> Result<Format, String> {
+fn numeric_format(key: &str, value: &Value) -> Result<Format, String> {
     let known = [Format::F64, Format::F32, Format::F16, Format::BF16, Format::TF32, Format::E5M2];
     let name = value.as_str().unwrap_or_default();
     known
         .into_iter()
         .find(|format| format.name == name)
-        .ok_or_else(|| format!("contract: got {value}, expected a format's name"))
+        .ok_or_else(|| format!("contract.{key}: got {}, expected a format's name", excerpt(&value.to_string(), 120)))
 }

@@ -48,7 +48,7 @@ pub struct Report {
     pub spread_ratio: BTreeMap<&'static str, f64>,
     /// Elements judged.
     pub elements: u64,
-    /// Failures; only the first of them are explained.
+    /// Failures; only the first of them are shrunk and explained.
     pub failures: Vec<Failure>,
     /// Failures beyond those explained.
     pub more_failures: usize,
@@ -162,7 +162,8 @@ impl Report {
         largest(&mut self.spread_ratio, outcome.judgement.spread_ratio);
         match outcome.verdict {
             Verdict::Conforms => {
-                for feature in Feature::ALL.into_iter().filter(|feature| prepared.testifies_for(*feature)) {
+                let testifies = |feature: &Feature| prepared.testifies_for(*feature, &outcome.missing);
+                for feature in Feature::ALL.into_iter().filter(testifies) {
                     *self.evidence.entry((feature, format)).or_default() += 1;
                 }
             }
@@ -171,7 +172,10 @@ impl Report {
             }
             Verdict::Vacuous => {}
             _ if self.failures.len() < EXPLAINED => self.failures.push(explain(subject, prepared, outcome)),
-            _ => self.more_failures += 1,
+            _ => {
+                self.more_failures += 1;
+                self.failures.push(unexplained(prepared, outcome));
+            }
         }
     }
 
@@ -276,7 +280,7 @@ impl Report {
             let _ = writeln!(text, "output {name} left out in {n} cases and not judged there");
         }
         let _ = writeln!(text, "contract{}", contract_lines(&self.profile));
-        for failure in &self.failures {
+        for failure in self.failures.iter().filter(|failure| !failure.text.is_empty()) {
             let _ = write!(text, "\n{}", failure.text);
             let separator = if self.invocation.is_empty() { "" } else { " " };
             let _ = writeln!(text, "  repro    assay run{separator}{} --case '{}'", self.invocation, failure.shrunk);
@@ -322,6 +326,19 @@ fn contract_lines(profile: &Profile) -> String {
 
 /// Cases tried while shrinking.
 const SHRINK_BUDGET: usize = 200;
+
+/// A failure as it is, for the list of all of them.
+fn unexplained(prepared: &Prepared, outcome: &Outcome) -> Failure {
+    let worst = outcome.judgement.violations.first();
+    Failure {
+        case: prepared.case.to_string(),
+        shrunk: prepared.case.to_string(),
+        kind: worst.map_or(Kind::Failed, |violation| violation.kind),
+        ratio: worst.map_or(f64::INFINITY, |violation| violation.ratio),
+        hint: None,
+        text: String::new(),
+    }
+}
 
 fn explain(subject: &mut dyn Subject, prepared: &Prepared, outcome: &Outcome) -> Failure {
     let case = &prepared.case;

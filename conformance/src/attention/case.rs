@@ -289,6 +289,7 @@ impl std::error::Error for CaseError {}
 
 /// Largest size an id may name: a case is a test, not a benchmark, and a typo should not ask for all of memory.
 const LARGEST: usize = 1 << 16;
+const LARGEST_TENSOR: usize = 1 << 26;
 
 impl FromStr for Case {
     type Err = CaseError;
@@ -365,11 +366,29 @@ impl Case {
             Some(("heads", "k to divide h"))
         } else if self.head_dim == 0 || self.value_dim == 0 {
             Some(("sizes", "d and v of at least 1"))
-        } else if total.is_none_or(|total| total > 1 << 28) {
-            Some(("sizes", "tensors of at most 2^28 elements"))
+        } else if total.is_none_or(|total| total > LARGEST_TENSOR) || self.pool() > LARGEST_TENSOR {
+            Some(("sizes", "tensors of at most 2^26 elements"))
+        } else if self.scores() > LARGEST_TENSOR {
+            Some(("sizes", "at most 2^26 scores"))
         } else {
             None
         }
+    }
+}
+
+impl Case {
+    /// Number of scores: also what a bias, a block mask and the time that a reference takes grow with.
+    fn scores(&self) -> usize {
+        [self.batch, self.q_heads, self.q_len, self.kv_len]
+            .into_iter()
+            .fold(1, |product: usize, n| product.saturating_mul(n))
+    }
+
+    /// At least as many elements as the page pool of keys or values has.
+    fn pool(&self) -> usize {
+        let Storage::Paged(page_size) = self.storage else { return 0 };
+        let pages = self.batch.saturating_mul(self.kv_len.div_ceil(page_size.max(1))).saturating_add(2);
+        [page_size, self.kv_heads, self.head_dim.max(self.value_dim)].into_iter().fold(pages, usize::saturating_mul)
     }
 }
 

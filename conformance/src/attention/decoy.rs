@@ -1,7 +1,7 @@
 //! Decoys: answers that are wrong in a known way. A case is evidence against a fault only if it would have rejected
 //! that fault's decoy, and the decoy nearest to a wrong answer is the hint in its report.
 
-use crate::attention::expected::Expected;
+use crate::attention::expected::{BACKWARD, Expected, ExpectedTensor, FORWARD};
 use crate::attention::generate::Problem;
 use crate::attention::typed::{self, with_element};
 use crate::subject::Feature;
@@ -277,9 +277,9 @@ fn drop_edge_key(spec: &mut AttentionSpec, last: bool) {
     });
 }
 
-/// Whether the judge's certain bound would reject this answer, in any tensor it has.
-pub fn rejected(truth: &Expected, answer: &Answer) -> bool {
-    truth.iter().any(|(name, expected)| {
+/// The tensors of an answer that the judge's certain bound would reject.
+pub fn rejected(truth: &Expected, answer: &Answer) -> Vec<&'static str> {
+    let beyond = |name: &str, expected: &ExpectedTensor| {
         answer.get(name).is_some_and(|values| {
             values.iter().enumerate().any(|(n, x)| {
                 let value = expected.value[n];
@@ -290,42 +290,55 @@ pub fn rejected(truth: &Expected, answer: &Answer) -> bool {
                 }
             })
         })
-    })
+    };
+    truth.iter().filter(|(name, expected)| beyond(name, expected)).map(|(name, _)| *name).collect()
 }
 
-/// The decoy whose deviation from the truth points the same way as an answer's, if one does: the largest cosine over
-/// all tensors, each element in units of its bound.
+/// The decoy whose deviation from the truth is most like an answer's, if one points the same way at all, and the cosine
+/// between the two: over all elements, each in units of its bound. Among directions as good as each other the size
+/// decides, so that a scale off by 1 % and one left out are told apart.
+///
+/// Where the forward pass is wrong it alone is compared: gradients follow from it, in as many ways as there are kernels.
 pub fn nearest(
     problem: &Problem,
     truth: &Expected,
     answer: &BTreeMap<String, Tensor>,
     backward: bool,
 ) -> Option<(&'static str, f64)> {
-    let deviation = |values: &dyn Fn(&str) -> Option<Vec<f64>>| -> Vec<f64> {
-        let mut all = Vec::new();
-        for (name, expected) in truth {
-            let values = values(name);
-            for (n, value) in expected.value.iter().enumerate() {
-                let x = values.as_ref().map_or(value.to_f64(), |values| values[n]);
-                let difference = (x - value.to_f64()) / expected.worst[n].max(f64::MIN_POSITIVE);
-                all.push(if difference.is_finite() { difference.clamp(-1e12, 1e12) } else { 0.0 });
-            }
-        }
-        all
+    let got = |name: &str, expected: &ExpectedTensor| {
+        answer.get(name).map(Tensor::to_f64).filter(|values| values.len() == expected.value.len())
     };
-    let of_shape = |name: &str| truth.get(name).map(|expected| expected.value.len());
-    let got =
-        deviation(&|name| answer.get(name).map(Tensor::to_f64).filter(|values| Some(values.len()) == of_shape(name)));
+    let beyond = |names: &[&str]| deviation(truth, names, got).iter().any(|x| x.abs() > 1.0);
+    let all: Vec<&str> = truth.keys().copied().collect();
+    let names = [&FORWARD[..], &BACKWARD[..]].into_iter().find(|names| beyond(names)).unwrap_or(&all);
+    let gradients = backward && names != &FORWARD[..];
+    let from_truth = deviation(truth, names, got);
+    let likeness = |decoy: &Decoy| {
+        let wrong = decoy.answer(problem, truth, gradients)?;
+        let (cosine, ratio) = compare(&from_truth, &deviation(truth, names, |name, _| wrong.get(name).cloned()));
+        Some((decoy.name, cosine, cosine * 2.0 * ratio / (1.0 + ratio * ratio)))
+    };
     DECOYS
         .iter()
         .filter(|decoy| applies(decoy, problem))
-        .filter_map(|decoy| {
-            let wrong = decoy.answer(problem, truth, backward)?;
-            let cosine = cosine(&got, &deviation(&|name| wrong.get(name).cloned()));
-            Some((decoy.name, cosine))
-        })
-        .filter(|(_, cosine)| *cosine > 0.8)
-        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .filter_map(likeness)
+        .filter(|(_, cosine, _)| *cosine > 0.8)
+        .max_by(|a, b| a.2.total_cmp(&b.2))
+        .map(|(name, cosine, _)| (name, cosine))
+}
+
+/// The errors of some tensors in units of their bounds; 0 where there is no value, or no finite one.
+fn deviation(truth: &Expected, names: &[&str], values: impl Fn(&str, &ExpectedTensor) -> Option<Vec<f64>>) -> Vec<f64> {
+    let mut all = Vec::new();
+    for (name, expected) in truth.iter().filter(|(name, _)| names.contains(*name)) {
+        let values = values(name, expected);
+        for (n, value) in expected.value.iter().enumerate() {
+            let x = values.as_ref().map_or(value.to_f64(), |values| values[n]);
+            let difference = (x - value.to_f64()) / expected.worst[n].max(f64::MIN_POSITIVE);
+            all.push(if difference.is_finite() { difference.clamp(-1e12, 1e12) } else { 0.0 });
+        }
+    }
+    all
 }
 
 /// Whether a decoy says anything about a problem: those about a feature only where the feature is in use.
@@ -350,15 +363,13 @@ pub fn applies(decoy: &Decoy, problem: &Problem) -> bool {
     }
 }
 
-fn cosine(a: &[f64], b: &[f64]) -> f64 {
-    let largest = |x: &[f64]| x.iter().fold(f64::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-    let (la, lb) = (largest(a), largest(b));
+/// The cosine between two vectors and the ratio of their lengths.
+fn compare(a: &[f64], b: &[f64]) -> (f64, f64) {
     let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
     for (x, y) in a.iter().zip(b) {
-        let (x, y) = (x / la, y / lb);
         dot += x * y;
         aa += x * x;
         bb += y * y;
     }
-    dot / (aa * bb).sqrt().max(f64::MIN_POSITIVE)
+    (dot / (aa * bb).sqrt().max(f64::MIN_POSITIVE), (aa / bb.max(f64::MIN_POSITIVE)).sqrt())
 }

@@ -204,7 +204,9 @@ pub fn to_bytes(
         Ok((name, TensorView::new(dtype(tensor), tensor.shape().to_vec(), bytes).map_err(header)?))
     });
     let views = views.collect::<Result<Vec<_>, FileProblem>>()?;
-    safetensors::serialize(views, Some(HashMap::from_iter(metadata))).map_err(header)
+    // Given an empty map and no tensors, the serialiser writes a header that is no JSON.
+    let metadata = Some(HashMap::from_iter(metadata)).filter(|metadata| !metadata.is_empty());
+    safetensors::serialize(views, metadata).map_err(header)
 }
 
 fn dtype(tensor: &Tensor) -> Dtype {

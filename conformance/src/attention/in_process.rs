@@ -70,7 +70,7 @@ impl<B: AnyFormat> Subject for InProcess<B> {
     }
 }
 
-/// What no kernel computes by accident: a NaN with this payload, and what surrounds the outputs.
+/// What an output holds before it is written, and what lies between the elements of a gapped input.
 fn poison<T: Stored>() -> T {
     T::from_f64(f64::NAN)
 }
@@ -202,8 +202,14 @@ where
     let lay = |view: ndarray::ArrayView4<'_, T>| Laid::new(view.into_dyn(), request.layout);
     let (q, k, v) = (lay(plain.q), lay(plain.k), lay(plain.v));
     let bias = plain.bias.map(lay);
-    let before: Vec<Vec<u64>> =
-        [Some(&q), Some(&k), Some(&v), bias.as_ref()].into_iter().flatten().map(Laid::bits).collect();
+    let d_o = typed::view_if_present::<T, IxDyn>(tensors, "d_o").map_err(SubjectError::Misbehaved)?;
+    let d_o = d_o.map(|d_o| Laid::new(d_o, request.layout));
+    let bits = || -> Vec<Vec<u64>> {
+        let laid = [Some(&q), Some(&k), Some(&v), bias.as_ref(), d_o.as_ref()].into_iter().flatten().map(Laid::bits);
+        let plain = ["sink", "d_lse"].into_iter().filter_map(|name| tensors.get(name)).map(Tensor::bits);
+        laid.chain(plain).collect()
+    };
+    let before = bits();
     let inputs = Inputs {
         q: q.rank4()?,
         k: k.rank4()?,
@@ -211,16 +217,19 @@ where
         bias: bias.as_ref().map(Laid::rank4).transpose()?,
         sink: plain.sink,
     };
-    let outcome = passes(backend, request, &inputs);
-    let after: Vec<Vec<u64>> =
-        [Some(&q), Some(&k), Some(&v), bias.as_ref()].into_iter().flatten().map(Laid::bits).collect();
-    if before != after {
+    let outcome = passes(backend, request, &inputs, d_o.as_ref());
+    if before != bits() {
         return Err(SubjectError::Misbehaved("changed its inputs".into()));
     }
     outcome
 }
 
-fn passes<T: Stored, B>(backend: &B, request: &Request<'_>, inputs: &Inputs<'_, T>) -> Result<Tensors, SubjectError>
+fn passes<T: Stored, B>(
+    backend: &B,
+    request: &Request<'_>,
+    inputs: &Inputs<'_, T>,
+    d_o: Option<&Laid<T>>,
+) -> Result<Tensors, SubjectError>
 where
     T::Accum: Stored,
     B: AttentionForward<T> + AttentionBackward<T>,
@@ -231,10 +240,7 @@ where
     backend.forward(spec, inputs, Outputs { o: o.view::<Ix4>()?, lse: lse.view::<Ix3>()? }).map_err(answer)?;
     let mut results = Tensors::from([o.finish("o")?, lse.finish("lse")?]);
     if request.want.iter().any(|name| name.starts_with("d_")) {
-        let d_o = Laid::new(
-            typed::view::<T, IxDyn>(request.inputs, "d_o").map_err(SubjectError::Misbehaved)?,
-            request.layout,
-        );
+        let d_o = d_o.ok_or_else(|| SubjectError::Misbehaved("tensor d_o: missing".into()))?;
         let saved = Saved {
             o: typed::view(&results, "o").map_err(SubjectError::Misbehaved)?,
             lse: typed::view(&results, "lse").map_err(SubjectError::Misbehaved)?,

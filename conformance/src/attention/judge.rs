@@ -6,7 +6,7 @@
 //! 4. *population*, for 16-bit storage: the errors of a whole tensor are no wider than predicted and lean neither way;
 //! 5. *exact*: where one key takes all, `O` is its value, not something near it.
 
-use crate::attention::expected::{Expected, ExpectedTensor};
+use crate::attention::expected::{BACKWARD, Expected, ExpectedTensor, FORWARD};
 use crate::{Tensor, Tensors};
 use std::fmt;
 use tilewright_attention::Contract;
@@ -142,8 +142,9 @@ pub struct Judgement {
 /// caller's business.
 pub fn judge(expected: &Expected, answer: &Tensors, contract: &Contract, tiers: &Tiers) -> Judgement {
     let mut judgement = Judgement::default();
-    for (name, truth) in expected {
-        if let Some(tensor) = answer.get(*name) {
+    // The forward pass first: of violations alike, gradients are the consequence.
+    for name in FORWARD.into_iter().chain(BACKWARD) {
+        if let (Some(truth), Some(tensor)) = (expected.get(name), answer.get(name)) {
             judge_tensor(name, truth, tensor, contract, tiers, &mut judgement);
         }
     }
@@ -266,12 +267,19 @@ fn judge_tensor(
     }
 }
 
+/// Error over limit; infinite where either is not a number, so that nothing passes for want of a comparison.
 fn ratio(error: f64, limit: f64) -> f64 {
-    if error == 0.0 { 0.0 } else { error / limit }
+    if error == 0.0 || limit == f64::INFINITY {
+        0.0
+    } else if error.is_nan() || limit.is_nan() {
+        f64::INFINITY
+    } else {
+        error / limit
+    }
 }
 
 /// Whether a value is of the class the truth asks for. A truth so large that its error reaches beyond the format's
-/// range may come back as an infinity.
+/// range may come back as the infinity at that end.
 fn same_class(got: f64, truth: f64, worst: f64, max_finite: f64) -> bool {
     if truth.is_nan() {
         got.is_nan()
@@ -279,7 +287,8 @@ fn same_class(got: f64, truth: f64, worst: f64, max_finite: f64) -> bool {
         got == truth
     } else {
         got.is_finite()
-            || (!got.is_nan() && truth.abs() + worst >= max_finite && got.is_sign_negative() == (truth < 0.0))
+            || (got == f64::INFINITY && truth + worst >= max_finite)
+            || (got == f64::NEG_INFINITY && truth - worst <= -max_finite)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::attention::expected::Expected;
 use crate::attention::generate::Problem;
 use crate::attention::judge::{Kind, Violation, incident};
 use crate::tensor::{Stored, Tensor};
-use crate::{Request, Subject, Tensors};
+use crate::{Request, Subject, SubjectError, Tensors};
 use ndarray::{ArrayD, Axis, Slice};
 use tilewright_attention::{AttentionSpec, Keys, Window};
 use tilewright_scalar::{Format, bf16, f16};
@@ -38,12 +38,16 @@ pub fn check(
     truth: &Expected,
     answer: &Tensors,
 ) -> Vec<Violation> {
-    let mut broken = Vec::new();
-    broken.extend(unused_slots(subject, case, problem, answer));
-    broken.extend(value_scaling(subject, case, problem, answer));
-    broken.extend(merging(subject, case, problem, truth));
-    broken
+    let findings = [
+        unused_slots(subject, case, problem, answer),
+        value_scaling(subject, case, problem, answer),
+        merging(subject, case, problem, truth),
+    ];
+    findings.into_iter().filter_map(|finding| finding.unwrap_or_else(Some)).collect()
 }
+
+/// A law that holds or does not apply, one that is broken, or a run that failed on the way.
+type Finding = Result<Option<Violation>, Violation>;
 
 fn rerun(
     subject: &mut dyn Subject,
@@ -51,14 +55,27 @@ fn rerun(
     spec: &AttentionSpec,
     inputs: &Tensors,
     want: &[&'static str],
-) -> Option<Tensors> {
+) -> Result<Option<Tensors>, Violation> {
     let id = format!("{case} (under a law)");
-    subject.run(&Request { id: &id, spec, inputs, layout: case.layout, want }).ok()
+    match subject.run(&Request { id: &id, spec, inputs, layout: case.layout, want }) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(SubjectError::Unsupported(_)) => Ok(None),
+        // The law's problem is as valid as the case's, so this is as bad as if the case itself had failed.
+        Err(error) => {
+            let kind = match &error {
+                SubjectError::Crashed(_) => Kind::Crashed,
+                SubjectError::TimedOut(_) => Kind::TimedOut,
+                SubjectError::Misbehaved(_) => Kind::Misbehaved,
+                _ => Kind::Failed,
+            };
+            Err(incident(kind, "run", format!("with the inputs that a law varies: {error}")))
+        }
+    }
 }
 
-fn compare_bits(law: &str, expected: &Tensors, got: Option<&Tensors>) -> Option<Violation> {
-    for (name, tensor) in got? {
-        let reference = expected.get(name)?;
+fn compare_bits(law: &str, expected: &Tensors, got: &Tensors, names: &[&'static str]) -> Option<Violation> {
+    for name in names {
+        let (Some(reference), Some(tensor)) = (expected.get(*name), got.get(*name)) else { continue };
         if reference.bits() != tensor.bits() {
             let at = reference.bits().iter().zip(tensor.bits()).position(|(a, b)| *a != b).unwrap_or(0);
             return Some(incident(Kind::Law, law, format!("{name} differs, first at element {at}")));
@@ -68,17 +85,18 @@ fn compare_bits(law: &str, expected: &Tensors, got: Option<&Tensors>) -> Option<
 }
 
 /// Slots that belong to no sequence hold NaN and infinities in the case; zeros instead must change no bit.
-fn unused_slots(subject: &mut dyn Subject, case: &Case, problem: &Problem, answer: &Tensors) -> Option<Violation> {
+fn unused_slots(subject: &mut dyn Subject, case: &Case, problem: &Problem, answer: &Tensors) -> Finding {
     if !subject.profile().deterministic || !matches!(case.storage, Storage::Lengths | Storage::Paged(_)) {
-        return None;
+        return Ok(None);
     }
     let mut inputs = problem.inputs.clone();
     for name in ["k", "v"] {
-        let clean = map(problem.inputs.get(name)?, |x| if x.is_finite() { x } else { 0.0 });
-        inputs.insert(name.into(), clean);
+        let Some(tensor) = inputs.get_mut(name) else { return Ok(None) };
+        *tensor = map(tensor, |x| if x.is_finite() { x } else { 0.0 });
     }
     let want: Vec<&'static str> = wanted(answer);
-    compare_bits("unused slots are not read", answer, rerun(subject, case, &problem.spec, &inputs, &want).as_ref())
+    let clean = rerun(subject, case, &problem.spec, &inputs, &want)?;
+    Ok(clean.and_then(|clean| compare_bits("unused slots are not read", answer, &clean, &want)))
 }
 
 fn wanted(answer: &Tensors) -> Vec<&'static str> {
@@ -87,23 +105,22 @@ fn wanted(answer: &Tensors) -> Vec<&'static str> {
 }
 
 /// `O` is linear in `V`: doubling every value doubles every output, to the bit, and leaves LSE alone.
-fn value_scaling(subject: &mut dyn Subject, case: &Case, problem: &Problem, answer: &Tensors) -> Option<Violation> {
+fn value_scaling(subject: &mut dyn Subject, case: &Case, problem: &Problem, answer: &Tensors) -> Finding {
     let calm = matches!(case.distribution, Distribution::Normal | Distribution::Peaky | Distribution::Uniform);
     // f16 underflows early, and a rounding of a subnormal does not scale.
     if !calm || case.format == Format::F16 || !subject.profile().deterministic {
-        return None;
+        return Ok(None);
     }
-    let mut inputs = problem.inputs.clone();
-    inputs.insert("v".into(), map(problem.inputs.get("v")?, |x| 2.0 * x));
-    let doubled = rerun(subject, case, &problem.spec, &inputs, &["o", "lse"])?;
-    let mut expected = answer.clone();
-    expected.insert("o".into(), map(answer.get("o")?, |x| 2.0 * x));
-    compare_bits("doubling V doubles O", &expected, Some(&doubled))
+    let (mut inputs, mut expected, want) = (problem.inputs.clone(), answer.clone(), ["o", "lse"]);
+    let (Some(v), Some(o)) = (inputs.get_mut("v"), expected.get_mut("o")) else { return Ok(None) };
+    (*v, *o) = (map(v, |x| 2.0 * x), map(o, |x| 2.0 * x));
+    let doubled = rerun(subject, case, &problem.spec, &inputs, &want)?;
+    Ok(doubled.and_then(|doubled| compare_bits("doubling V doubles O", &expected, &doubled, &want)))
 }
 
 /// Attention over all keys is the merge of attention over two halves of them, by LSE: what ring attention, split-KV
 /// decoding and prefix sharing rest on.
-fn merging(subject: &mut dyn Subject, case: &Case, problem: &Problem, truth: &Expected) -> Option<Violation> {
+fn merging(subject: &mut dyn Subject, case: &Case, problem: &Problem, truth: &Expected) -> Finding {
     let plain = matches!(case.storage, Storage::Padded)
         && !case.causal
         && case.window == [None, None]
@@ -114,27 +131,36 @@ fn merging(subject: &mut dyn Subject, case: &Case, problem: &Problem, truth: &Ex
         && case.kv_len >= 2
         && case.q_len > 0
         && case.distribution == Distribution::Normal;
-    if !plain {
-        return None;
-    }
+    let tensors = (problem.inputs.get("q"), problem.inputs.get("k"), problem.inputs.get("v"));
+    let (true, (Some(q), Some(k), Some(v))) = (plain, tensors) else { return Ok(None) };
     let half = case.kv_len / 3 + 1;
     let mut parts = Vec::new();
     for keys in [0..half, half..case.kv_len] {
-        let mut inputs = Tensors::from([("q".to_string(), problem.inputs.get("q")?.clone())]);
-        for name in ["k", "v"] {
-            inputs.insert(name.into(), slice(problem.inputs.get(name)?, 2, keys.clone()));
-        }
+        let inputs = Tensors::from([
+            ("q".to_string(), q.clone()),
+            ("k".to_string(), slice(k, 2, keys.clone())),
+            ("v".to_string(), slice(v, 2, keys.clone())),
+        ]);
         let spec = AttentionSpec {
             keys: Keys::Padded { len: keys.len(), lengths: None },
             window: Window::default(),
             ..problem.spec.clone()
         };
-        let part = rerun(subject, case, &spec, &inputs, &["o", "lse"])?;
-        parts.push((part.get("o")?.to_f64(), part.get("lse")?.to_f64()));
+        let Some(part) = rerun(subject, case, &spec, &inputs, &["o", "lse"])? else { return Ok(None) };
+        let (Some(o), Some(lse)) = (part.get("o"), part.get("lse")) else { return Ok(None) };
+        parts.push((o.to_f64(), lse.to_f64()));
     }
+    Ok(merged_differs(truth, &parts[0], &parts[1]))
+}
+
+/// The first element of `O` that the merge of two halves, each its `O` and LSE, misses.
+fn merged_differs(
+    truth: &Expected,
+    (o1, lse1): &(Vec<f64>, Vec<f64>),
+    (o2, lse2): &(Vec<f64>, Vec<f64>),
+) -> Option<Violation> {
     let expected = truth.get("o")?;
     let dim = *expected.shape.last()?;
-    let ((o1, lse1), (o2, lse2)) = (&parts[0], &parts[1]);
     for (n, value) in expected.value.iter().enumerate() {
         let (l1, l2) = (*lse1.get(n / dim)?, *lse2.get(n / dim)?);
         let l = l1.max(l2);
@@ -146,7 +172,9 @@ fn merging(subject: &mut dyn Subject, case: &Case, problem: &Problem, truth: &Ex
         let lse_bound = 2.0 * truth.get("lse")?.worst[n / dim];
         let storage = expected.format.unit_roundoff() * (a.abs() + b.abs()) + 2.0 * expected.format.underflow_unit();
         let limit = 3.0 * expected.worst[n] + lse_bound * (a - b).abs() + storage;
-        if (merged - tilewright_scalar::Real::to_f64(*value)).abs() > limit {
+        // Not `>`: half of the keys may have given a NaN.
+        let holds = (merged - tilewright_scalar::Real::to_f64(*value)).abs() <= limit;
+        if !holds {
             let detail = format!("element {n}: {merged:e}, expected {:e} ± {limit:.2e}", value.hi());
             return Some(incident(Kind::Law, "merging halves by LSE gives the whole", detail));
         }

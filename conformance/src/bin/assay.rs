@@ -213,6 +213,7 @@ fn write_json(path: &Path, value: &serde_json::Value) -> anyhow::Result<()> {
 }
 
 fn run(args: &RunArgs) -> anyhow::Result<bool> {
+    use std::fmt::Write as _;
     let Family::Attention = args.family;
     let mut subject: Box<dyn Subject> = match &args.cmd {
         Some(command) => Box::new(
@@ -225,23 +226,32 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let cases = if chosen { args.case.clone() } else { suite::cases(args.suite.into(), args.seed) };
     let mut report = trial(subject.as_mut(), &cases)?;
     report.invocation = args.cmd.as_ref().map_or("--subject cpu".into(), |command| format!("--cmd '{command}'"));
-    say(&report.to_text())?;
+    let mut text = report.to_text();
     let unproven = if chosen { Vec::new() } else { report.without_evidence() };
     for (feature, format) in &unproven {
-        say(&format!(
-            "no conforming case is evidence for {} in {format}, which the profile declares\n",
-            feature.name()
-        ))?;
+        let name = feature.name();
+        let _ = writeln!(text, "no conforming case is evidence for {name} in {format}, which the profile declares");
     }
     // A refusal of something declared is the subject's broken word; of something it never declared, a fact.
     let refused = report.unsupported.iter().any(|(why, _)| !why.starts_with("does not declare"));
+    if refused {
+        text += "it refuses cases of what its profile declares: see the lines marked unsupported\n";
+    }
     let holds = report.passes() && unproven.is_empty() && !refused;
     let verdict = if holds { style("conforms").green() } else { style("DOES NOT CONFORM").red() };
-    say(&format!("\nverdict: {verdict}\n"))?;
+    let _ = writeln!(text, "\nverdict: {verdict}");
     if let Some(path) = &args.json {
         write_json(path, &json!({"subjects": [report.to_json()], "violations": report.violations_json()}))?;
     }
-    Ok(holds)
+    conclude(&text, holds)
+}
+
+/// Prints a verdict. Nobody may be listening any more, which does not make it a better one.
+fn conclude(text: &str, holds: bool) -> anyhow::Result<bool> {
+    match say(text) {
+        Err(error) if !is_closed_pipe(&error) => Err(error),
+        _ => Ok(holds),
+    }
 }
 
 fn cpu_subject() -> InProcess<CpuAttention> {
@@ -282,7 +292,6 @@ fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
         );
         bar.finish_and_clear();
     }
-    say(&matrix_text(&matrix, quick_killed, args.suite))?;
     if let Some(path) = &args.json {
         let mut value = matrix.to_json();
         value["mutants"]["killed_by_quick"] = json!(quick_killed);
@@ -291,7 +300,8 @@ fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
     let total = matrix.mutants.len();
     let quick_holds = quick_killed * 100 >= total * 95;
     let full_holds = matches!(args.suite, SuiteName::Quick) || matrix.killed() == total;
-    Ok(quick_holds && full_holds && matrix.false_rejects() == 0)
+    let holds = quick_holds && full_holds && matrix.false_rejects() == 0;
+    conclude(&matrix_text(&matrix, quick_killed, args.suite), holds)
 }
 
 fn matrix_text(matrix: &KillMatrix, quick_killed: usize, suite: SuiteName) -> String {
@@ -360,7 +370,7 @@ fn list(args: &ListArgs) -> anyhow::Result<bool> {
             .par_iter()
             .map(|case| {
                 let prepared = Prepared::new(case, &tilewright_attention::Contract::strict(case.format), true)?;
-                let aims: BTreeSet<&str> = prepared.evidence.iter().map(|(name, _)| *name).collect();
+                let aims: BTreeSet<&str> = prepared.evidence.iter().map(|evidence| evidence.decoy).collect();
                 let aims: Vec<&str> = aims.into_iter().collect();
                 Ok(format!(
                     "{case}\n    rejects: {}\n",

@@ -397,6 +397,11 @@ impl AttentionSpec {
 
     fn validate_sizes(&self) -> Result<(), AttentionError> {
         // Coordinates key the dropout generator as 32-bit words, and a signed offset must hold their difference.
+        for (field, count) in [("batch", self.batch), ("q_heads", self.q_heads)] {
+            if u32::try_from(count.saturating_sub(1)).is_err() {
+                return Err(spec_error(field, count, "at most 2^32"));
+            }
+        }
         for (field, length) in [("q_len", self.max_q_len()), ("kv_len", self.max_kv_len())] {
             if u32::try_from(length).is_err() {
                 return Err(spec_error(field, length, "less than 2^32"));
@@ -459,8 +464,10 @@ fn one_each(field: &'static str, got: usize, batch: usize) -> Result<(), Attenti
 
 /// `batch + 1` offsets from 0, never decreasing.
 fn offsets_are_sound(field: &'static str, offsets: &[usize], batch: usize) -> Result<(), AttentionError> {
-    if offsets.len() != batch + 1 {
-        return Err(spec_error(field, format!("{} entries", offsets.len()), format!("{}, batch + 1", batch + 1)));
+    // In 128 bits, for `batch` may be anything here.
+    let expected = batch as u128 + 1;
+    if offsets.len() as u128 != expected {
+        return Err(spec_error(field, format!("{} entries", offsets.len()), format!("{expected}, batch + 1")));
     }
     if offsets[0] != 0 {
         return Err(spec_error(field, format!("a first entry of {}", offsets[0]), "0"));

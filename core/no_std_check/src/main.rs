@@ -1,0 +1,80 @@
+//! Links only if nothing in `core` needs the standard library: this program brings a panic handler and an allocator of
+//! its own, and a second panic handler, from `std`, would be an error. It runs, too: it computes attention over one key
+//! and exits with 0 if that is right.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::panic::PanicInfo;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use ndarray::Array4;
+use tilewright_attention::{AttentionSpec, Contract, Inputs, bound, reference};
+use tilewright_scalar::{DoubleDouble, Format, Real};
+
+const ARENA: usize = 1 << 16;
+
+/// Hands out an arena once and takes nothing back.
+struct Bump {
+    arena: core::cell::UnsafeCell<[u8; ARENA]>,
+    used: AtomicUsize,
+}
+
+// SAFETY: each byte of the arena belongs to at most one allocation, for `used` only grows, atomically.
+unsafe impl Sync for Bump {}
+
+// SAFETY: blocks are disjoint, aligned and inside the arena, or null.
+unsafe impl GlobalAlloc for Bump {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // Room for alignment whatever the arena's own address is.
+        let size = layout.size() + layout.align();
+        let start = self.used.fetch_add(size, Ordering::Relaxed);
+        if start.saturating_add(size) > ARENA {
+            return null_mut();
+        }
+        let block = self.arena.get().cast::<u8>().wrapping_add(start);
+        block.wrapping_add(block.align_offset(layout.align()))
+    }
+
+    unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
+}
+
+#[global_allocator]
+static ALLOCATOR: Bump = Bump { arena: core::cell::UnsafeCell::new([0; ARENA]), used: AtomicUsize::new(0) };
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+// The precompiled `alloc` refers to these two although nothing here ever unwinds.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() {}
+
+// For `memcpy` and its kind, and for the code that calls `main`.
+#[link(name = "c")]
+unsafe extern "C" {}
+
+/// The reference in two precisions, and its bound, over a single key of score 0 and value 1.
+fn attention() -> Option<[f64; 3]> {
+    let spec = AttentionSpec::dense(1, 1, 1, 1, 1);
+    let (zero, one) = (Array4::<f32>::from_elem([1; 4], 0.0), Array4::<f32>::from_elem([1; 4], 1.0));
+    let inputs = Inputs::new(zero.view(), zero.view(), one.view());
+    let single = reference::forward::<f32, f64>(&spec, &inputs).ok()?;
+    let double = reference::forward::<f32, DoubleDouble>(&spec, &inputs).ok()?;
+    let limits = bound::forward(&spec, &inputs, &Contract::strict(Format::F32)).ok()?;
+    Some([single.o[[0; 4]], double.lse[[0; 3]].to_f64(), limits.o.worst[[0; 4]]])
+}
+
+/// Succeeds if `O = 1`, `LSE = 0` and the error allowed is that of a few roundings.
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    match attention() {
+        Some([o, lse, worst]) if o == 1.0 && lse == 0.0 && worst > 0.0 && worst < 1e-4 => 0,
+        _ => 1,
+    }
+}
