@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 use tilewright_scalar::Format;
 
 /// One failed case, made small and explained.
@@ -326,6 +327,8 @@ fn contract_lines(profile: &Profile) -> String {
 
 /// Cases tried while shrinking.
 const SHRINK_BUDGET: usize = 200;
+/// How long shrinking may go on: a program that takes seconds to start, or hangs on some candidates, takes them each time.
+const SHRINK_TIME: Duration = Duration::from_secs(20);
 
 /// A failure as it is, for the list of all of them.
 fn unexplained(prepared: &Prepared, outcome: &Outcome) -> Failure {
@@ -351,7 +354,8 @@ fn explain(subject: &mut dyn Subject, prepared: &Prepared, outcome: &Outcome) ->
         let outcome = examine(subject, &prepared);
         Some((prepared, outcome)).filter(|(_, o)| !o.judgement.violations.is_empty())
     };
-    let shrunk = shrink(case, |candidate| retry(candidate, subject).is_some(), budget);
+    let deadline = Instant::now() + SHRINK_TIME;
+    let shrunk = shrink(case, |candidate| Instant::now() < deadline && retry(candidate, subject).is_some(), budget);
     let small = if budget == 0 { None } else { retry(&shrunk, subject) };
     let (small_prepared, small_outcome) = small.as_ref().map_or((prepared, outcome), |(p, o)| (p, o));
     // The larger case has more elements for a direction to show in.

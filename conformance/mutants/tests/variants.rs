@@ -7,7 +7,7 @@ use common::specs::cases;
 use common::{Case, Named, Tensors, backward, forward};
 use proptest::prelude::*;
 use tilewright_attention::{AttentionError, AttentionForward, Contract, Inputs, Outputs, bound, reference};
-use tilewright_mutants::{Fault, Kernel, Rounding, Variant, mutants, variants};
+use tilewright_mutants::{Fault, Kernel, Variant, mutants, variants};
 use tilewright_scalar::{DoubleDouble, Element, Real, bf16, f16};
 
 /// True values, in the order of the kernel's tensors.

@@ -362,8 +362,8 @@ impl Case {
     fn check(&self) -> Option<(&'static str, &'static str)> {
         let elements = [self.batch, self.q_heads, self.q_len.max(self.kv_len), self.head_dim.max(self.value_dim)];
         let total = elements.iter().try_fold(1usize, |product, &n| product.checked_mul(n.max(1)));
-        if self.kv_heads == 0 || !self.q_heads.is_multiple_of(self.kv_heads) {
-            Some(("heads", "k to divide h"))
+        if self.kv_heads == 0 || self.q_heads == 0 || !self.q_heads.is_multiple_of(self.kv_heads) {
+            Some(("heads", "h and k of at least 1, k to divide h"))
         } else if self.head_dim == 0 || self.value_dim == 0 {
             Some(("sizes", "d and v of at least 1"))
         } else if total.is_none_or(|total| total > LARGEST_TENSOR) || self.pool() > LARGEST_TENSOR {

@@ -279,7 +279,8 @@ fn ratio(error: f64, limit: f64) -> f64 {
 }
 
 /// Whether a value is of the class the truth asks for. A truth so large that its error reaches beyond the format's
-/// range may come back as the infinity at that end.
+/// range may come back as the infinity at that end, and one of which nothing is known as anything: where a contract
+/// keeps a running sum in a format that it overflows, infinities of both signs may meet.
 fn same_class(got: f64, truth: f64, worst: f64, max_finite: f64) -> bool {
     if truth.is_nan() {
         got.is_nan()
@@ -287,6 +288,7 @@ fn same_class(got: f64, truth: f64, worst: f64, max_finite: f64) -> bool {
         got == truth
     } else {
         got.is_finite()
+            || worst == f64::INFINITY
             || (got == f64::INFINITY && truth + worst >= max_finite)
             || (got == f64::NEG_INFINITY && truth - worst <= -max_finite)
     }

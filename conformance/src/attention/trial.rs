@@ -108,9 +108,14 @@ impl Prepared {
 
     /// Which optional tiers of the judge apply.
     pub fn tiers(&self) -> Tiers {
+        let one_hot = self.case.distribution == Distribution::OneHot;
+        // Where P is rounded apart from the denominator, a folded exponent's e^0 ≠ 1 does not cancel against it.
+        let contract = &self.contract;
+        let cancels =
+            contract.sums_rounded_probabilities || contract.probabilities.precision >= contract.accum.precision;
         Tiers {
             statistical: self.case.distribution.general_position(),
-            copies: if self.case.distribution == Distribution::OneHot { self.copied_rows() } else { Vec::new() },
+            copies: if one_hot && cancels { self.copied_rows() } else { Vec::new() },
         }
     }
 

@@ -10,7 +10,7 @@
 //! Only roundings to formats *narrower than the accumulator* are counted here. The accumulator's own are systematic
 //! often enough (a constant rounded once multiplies every score) and small enough to be taken at their worst.
 
-use crate::bound::{RowError, Units, row_error, tile_count};
+use crate::bound::{Units, row_error, score_stages, tile_count};
 use crate::reference::{ReferenceGradients, Row, for_each_row, softmax_row};
 use crate::tensors::{broadcast_index, row, row_mut};
 use crate::{AttentionSpec, Contract, Inputs};
@@ -27,7 +27,8 @@ fn square(x: f64) -> f64 {
 /// Variances of one row's quantities.
 struct RowSpread {
     softmax: Row<f64>,
-    error: RowError,
+    /// Three times the variance of each score.
+    score: Vec<f64>,
     /// Output row.
     o: Vec<f64>,
     /// Variance of the output row, its last rounding not included.
@@ -60,9 +61,13 @@ impl RowSpread {
         let mut o_variance: Vec<f64> =
             o.iter().map(|o| error.tiles as f64 * (square(units.u_oa * o) + square(units.eta_oa)) / 3.0).collect();
         let mut lse_variance = 0.0;
-        let floor = square(units.eta_p * error.inverse_l);
-        for entry in &softmax.entries {
-            let score = square(units.u_s * entry.s);
+        let floor = square(units.eta_p);
+        let score: Vec<f64> = softmax
+            .entries
+            .iter()
+            .map(|entry| score_squares(spec, inputs, units, [b, h, i, entry.j], entry.s))
+            .collect();
+        for (entry, score) in softmax.entries.iter().zip(&score) {
             let in_sum = if contract.sums_rounded_probabilities { square(units.u_p) } else { 0.0 };
             lse_variance += square(entry.p) * (score + in_sum) / 3.0;
             for (variance, (o, v)) in o_variance.iter_mut().zip(o.iter().zip(v(entry.j))) {
@@ -74,8 +79,22 @@ impl RowSpread {
                 *variance += (square(entry.p) * (score * distance + rounded) + floor * square(zv)) / 3.0;
             }
         }
-        Some(Self { softmax, error, o, o_variance, lse_variance })
+        Some(Self { softmax, score, o, o_variance, lse_variance })
     }
+}
+
+/// `u_s² Σ x²` over the stages at which a score is rounded.
+fn score_squares<T: Element>(
+    spec: &AttentionSpec,
+    inputs: &Inputs<'_, T>,
+    units: &Units,
+    at: [usize; 4],
+    s: f64,
+) -> f64 {
+    if units.u_s == 0.0 {
+        return 0.0;
+    }
+    score_stages(spec, inputs, at, s).iter().map(|x| square(units.u_s * x)).sum()
 }
 
 /// Standard deviations of `O` and LSE.
@@ -153,16 +172,20 @@ pub(crate) fn backward<T: Element>(
         let d_variance = row_sum_variance(&units, u_o, g, &spread, &d_p, d);
         let d = d - d_lse.map_or(0.0, |d_lse| d_lse[[qb, h, qi]].to_f64());
         let mut shared = vec![[0.0; 2]; spec.head_dim]; // Σ P k and Σ dS k: what the errors of D and LSE multiply
-        for (entry, d_p) in spread.softmax.entries.iter().zip(&d_p) {
+        let mut p_and_d_s = [0.0; 2]; // Σ P and Σ dS
+        for ((entry, score), d_p) in spread.softmax.entries.iter().zip(&spread.score).zip(&d_p) {
             let (kb, kj) = spec.key_slot(b, entry.j);
             let (e, d_s) = (d_p - d, entry.p * (d_p - d));
-            let score = square(units.u_s * entry.s);
             let own =
                 (square(units.u_ds * d_s) + (square(units.u_p) + score) * square(d_s) + square(units.eta_p * e)) / 3.0;
             let common = square(entry.p) * d_variance + square(d_s) * spread.lse_variance;
             if let Some(d_bias) = &mut sums.d_bias {
+                // Keys that share an element of the bias share the errors of D and LSE there.
                 let at = broadcast_index(d_bias.dim(), b, h, i, entry.j);
-                d_bias[at].add(d_s, own + common + square(units.eta_ds) / 3.0);
+                let together = if d_bias.dim().3 == 1 { 0.0 } else { common };
+                d_bias[at].add(d_s, own + together + square(units.eta_ds) / 3.0);
+                p_and_d_s[0] += entry.p;
+                p_and_d_s[1] += d_s;
             }
             let factor = spec.scale * entry.slope;
             let d_q = row_mut(sums.d_q.view_mut(), [qb, h, qi]);
@@ -185,6 +208,10 @@ pub(crate) fn backward<T: Element>(
         }
         for (sum, [by_d, by_lse]) in row_mut(sums.d_q.view_mut(), [qb, h, qi]).into_iter().zip(shared) {
             sum.variance += square(by_d) * d_variance + square(by_lse) * spread.lse_variance;
+        }
+        if let Some(d_bias) = sums.d_bias.as_mut().filter(|d_bias| d_bias.dim().3 == 1) {
+            let at = broadcast_index(d_bias.dim(), b, h, i, 0);
+            d_bias[at].variance += square(p_and_d_s[0]) * d_variance + square(p_and_d_s[1]) * spread.lse_variance;
         }
         if let Some(d_sink) = &mut sums.d_sink {
             let p = spread.softmax.p_sink;
@@ -217,14 +244,14 @@ fn row_sum_variance<T: Element>(
         .zip(spread.o.iter().zip(&spread.o_variance))
         .map(|(g, (o, variance))| square(g.to_f64()) * (variance + square(u_o * o) / 3.0))
         .sum();
-    let floor = square(units.eta_p * spread.error.inverse_l);
+    let floor = square(units.eta_p);
     let together: f64 = spread
         .softmax
         .entries
         .iter()
-        .zip(d_p)
-        .map(|(entry, d_p)| {
-            let score = square(units.u_s * entry.s) * square(d_p - d);
+        .zip(spread.score.iter().zip(d_p))
+        .map(|(entry, (score, d_p))| {
+            let score = score * square(d_p - d);
             (square(entry.p) * (square(units.u_p) * square(*d_p) + score) + floor * square(*d_p)) / 3.0
         })
         .sum();

@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(Real::ln(0.0f32), f32::NEG_INFINITY);
         assert_eq!(Real::abs(-0.0f64).to_bits(), 0);
         assert_eq!(Real::abs(f32::NEG_INFINITY), f32::INFINITY);
-        assert!(1f64.maximum(f64::NAN).is_nan() && f64::NAN.maximum(1.0).is_nan());
-        assert_eq!(1f64.maximum(f64::NEG_INFINITY), 1.0);
+        assert!(Real::maximum(1f64, f64::NAN).is_nan() && Real::maximum(f64::NAN, 1.0).is_nan());
+        assert_eq!(Real::maximum(1f64, f64::NEG_INFINITY), 1.0);
     }
 }

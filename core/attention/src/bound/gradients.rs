@@ -1,7 +1,7 @@
 //! The backward pass: recomputed probabilities, `D`, `dS`, and the sums that are gradients.
 
-use super::rows::{RowError, bounded_expm1, output_error, row_error};
-use super::units::{SECOND_ORDER, Units, flushed, gauge, magnitude, tile_count};
+use super::rows::{RowError, excess, output_error, row_error};
+use super::units::{SECOND_ORDER, Units, flushed, gauge, magnitude, repeated, tile_count};
 use super::{final_rounding, stored};
 use crate::reference::{ReferenceGradients, Row, for_each_row, softmax_row};
 use crate::tensors::{broadcast_index, row, row_mut};
@@ -38,27 +38,29 @@ impl Sum {
             return 0.0;
         }
         let tiles = tiles.min(self.terms) as f64;
-        let sums = units.gamma(self.terms + 4) + tiles * units.u_ga;
-        SECOND_ORDER * (self.error + sums * self.gauge)
-            + tiles * units.eta_ga * after.max(1.0)
+        let sums = units.gamma(self.terms + 4) + repeated(tiles, units.u_ga);
+        let bound = SECOND_ORDER * (self.error + sums * self.gauge)
+            + (tiles * units.eta_ga + self.terms as f64 * units.eta) * after.max(1.0)
             + 3.0 * units.u * fabs(self.value)
-            + self.terms as f64 * units.eta
-            + final_rounding(format, self.value)
+            + final_rounding(format, self.value);
+        // Where nothing is known of a weight, its product with 0 is not a number.
+        if bound.is_nan() { f64::INFINITY } else { bound }
     }
 }
 
 /// What one row of the backward pass needs to know of itself. Per pair, with `g = dO_i`, `a = g·v_j`, `e = |Z a − D'|`:
 ///
 /// ```text
-/// π    = e^(E_s + 3u(|s| + |LSE|) + B^LSE) − 1 + ε_e                                      recomputed P
-/// B^D  = Σ_x |g_x| B^O_x + γ(dv + 2) Σ_x |g_x o_x| + 2u(|D| + |dLSE|)      or, for D = Σ P∘dP, the same sum over keys
-/// B^dS = P [(π + u_P) e + (1 + π)(γ(dv + 2) Z Σ|g||v| + B^D + 3u(e + |Z a| + |D'|))] + u_dS (|dS| + P B^D)
+/// π    = e^(E_s + 3u(|s| + |LSE|) + B^LSE + ε_e) − 1                                      recomputed P
+/// B^dP = Z (γ(dv + 2) Σ|g||v| + dv η)
+/// B^D  = Σ_x |g_x| B^O_x + γ(dv + 2) Σ_x |g_x o_x| + dv η + 2u(|D| + |dLSE|)   or, for D = Σ P∘dP, the same sum over keys
+/// B^dS = P [(π + u_P) e + (1 + π)(B^dP + B^D + 3u(e + |Z a| + |D'|))] + u_dS (1 + π)(|dS| + P B^D)
 ///        + (η_P + floor_exp) (e + B^D) + η_dS
 /// ```
 struct BackwardRow {
     softmax: Row<f64>,
     error: RowError,
-    /// Per visible key: `dP`, `γ(dv + 2) Z Σ|g||v|` and `π`.
+    /// Per visible key: `dP`, `B^dP` and `P π`.
     pairs: Vec<[f64; 3]>,
     /// `D' = D − dLSE`.
     d: f64,
@@ -82,55 +84,58 @@ impl BackwardRow {
         }
         let error = row_error(spec, inputs, contract, units, [b, h, i], &softmax);
         let (o, o_bound) = output_error(spec, inputs, contract, units, [b, h], &softmax, &error);
-        let inner = units.gamma(spec.value_dim + 2);
+        let (inner, lost) = (units.gamma(spec.value_dim + 2), spec.value_dim as f64 * units.eta);
+        let (dropout, floor) = (units.dropout(spec), units.eta_p + units.exp_floor);
         let (mut d, mut by_keys) = (0.0, 0.0);
         let mut pairs = Vec::with_capacity(softmax.entries.len());
         for (entry, score) in softmax.entries.iter().zip(&error.score) {
             let (kb, kj) = spec.key_slot(b, entry.j);
             let v = row(inputs.v, [kb, spec.kv_head(h), kj]);
             let d_p = entry.z * g.iter().zip(v).map(|(g, v)| g.to_f64() * v.to_f64()).sum::<f64>();
-            let d_p_error = entry.z * (gauge(g, v) * inner + flushed(units, g, v));
-            let pi = recomputed(units, &softmax, &error, entry.s, *score);
+            let d_p_error = entry.z * (gauge(g, v) * inner + flushed(units, g, v) + lost) + dropout * fabs(d_p);
+            let p_pi = recomputed(units, &softmax, &error, entry.p, entry.s, *score);
             d += entry.p * d_p;
-            by_keys += entry.p * ((pi + units.u_p + error.sums) * fabs(d_p) + d_p_error);
-            pairs.push([d_p, d_p_error, pi]);
+            by_keys += (p_pi + entry.p * (units.u_p + error.sums) + floor) * fabs(d_p) + (entry.p + p_pi) * d_p_error;
+            pairs.push([d_p, d_p_error, p_pi]);
         }
         let by_output: f64 = g
             .iter()
             .zip(o.iter().zip(&o_bound))
             .map(|(g, (o, bound))| magnitude(*g) * (bound + inner * fabs(*o)))
             .sum();
-        let d_bound = by_output.max(by_keys) + 2.0 * units.u * (fabs(d) + fabs(d_lse));
+        let d_bound = by_output.max(by_keys) + lost + 2.0 * units.u * (fabs(d) + fabs(d_lse));
         Some(Self { softmax, error, pairs, d: d - d_lse, d_bound })
     }
 
     /// `dS` of the `n`-th visible key and `B^dS`, without `η_dS`: that strikes whatever is rounded for the GEMM, before
     /// or after the softcap's slope.
     fn score_gradient(&self, units: &Units, n: usize) -> (f64, f64) {
-        let (entry, [d_p, d_p_error, pi]) = (&self.softmax.entries[n], self.pairs[n]);
+        let (entry, [d_p, d_p_error, p_pi]) = (&self.softmax.entries[n], self.pairs[n]);
         let (e, d_s) = (fabs(d_p - self.d), entry.p * (d_p - self.d));
         let roundings = d_p_error + self.d_bound + 3.0 * units.u * (e + fabs(d_p) + fabs(self.d));
-        let bound = entry.p * ((pi + units.u_p) * e + (1.0 + pi) * roundings)
-            + units.u_ds * (1.0 + pi) * (fabs(d_s) + entry.p * self.d_bound)
+        let bound = (p_pi + entry.p * units.u_p) * e
+            + (entry.p + p_pi) * (roundings + units.u_ds * (e + self.d_bound))
             + (units.eta_p + units.exp_floor) * (e + self.d_bound);
         (d_s, bound)
     }
 }
 
-/// `π`: the relative error of `P = exp(s − LSE)` recomputed.
-fn recomputed(units: &Units, softmax: &Row<f64>, error: &RowError, s: f64, score_error: f64) -> f64 {
-    bounded_expm1(score_error + 3.0 * units.u * (fabs(s) + fabs(softmax.lse)) + error.lse) + units.exp
+/// `P π`: the error of `P = exp(s − LSE)` recomputed.
+fn recomputed(units: &Units, softmax: &Row<f64>, error: &RowError, p: f64, s: f64, score_error: f64) -> f64 {
+    let delta = score_error + 3.0 * units.u * (fabs(s) + fabs(softmax.lse)) + error.lse + units.exp;
+    excess(p, s - softmax.lse, delta)
 }
 
-/// The error of the softcap's slope `1 − t²`, `t = tanh(s/c)`: `2|t| (E_s / c + ε_t + 4u) + 4u`.
+/// The error of the softcap's slope `1 − t²`, `t = tanh(s/c)`: `2|t| ε + ε² + 4u` with `ε = E_s / c + ε_t + 4u`.
 fn slope_error(spec: &AttentionSpec, units: &Units, slope: f64, score_error: f64) -> f64 {
     spec.softcap.map_or(0.0, |cap| {
         let t = libm::sqrt((1.0 - slope).max(0.0));
-        2.0 * t * (score_error / cap + units.tanh + 4.0 * units.u) + 4.0 * units.u
+        let error = score_error / cap + units.tanh + 4.0 * units.u;
+        (2.0 * t + error) * error + 4.0 * units.u
     })
 }
 
-/// `B^dQ = τ Σ_j B^dS |k|`, `B^dK = τ Σ_i B^dS |q|`, `B^dV = Σ_i (P Z (π(1 + π) + u_P) + η_P Z) |g|`, `B^dBias = Σ B^dS`,
+/// `B^dQ = τ Σ_j B^dS |k|`, `B^dK = τ Σ_i B^dS |q|`, `B^dV = Σ_i (P Z (π + (1 + π) u_P) + η_P Z) |g|`, `B^dBias = Σ B^dS`,
 /// `B^dSink = Σ_i P_sink (π |D'| + B^D)`, each closed by [`Sum::close`].
 pub(super) fn worst_backward<T: Element>(
     spec: &AttentionSpec,
@@ -151,7 +156,7 @@ pub(super) fn worst_backward<T: Element>(
         let Some(this) = BackwardRow::new(spec, inputs, g, d_lse, contract, &units, [b, h, i]) else { return };
         for (n, entry) in this.softmax.entries.iter().enumerate() {
             let (kb, kj) = spec.key_slot(b, entry.j);
-            let pi = this.pairs[n][2];
+            let p_pi = this.pairs[n][2];
             let (d_s, d_s_bound) = this.score_gradient(&units, n);
             if let Some(d_bias) = &mut sums.d_bias {
                 let at = broadcast_index(d_bias.dim(), b, h, i, entry.j);
@@ -168,15 +173,16 @@ pub(super) fn worst_backward<T: Element>(
                 sum.add(raw * q.to_f64(), raw_bound * magnitude(*q) + fabs(raw) * units.flush);
             }
             let weight = entry.p * entry.z;
-            let weight_bound = weight * (pi * (1.0 + pi) + units.u_p) + (units.eta_p + units.exp_floor) * entry.z;
+            let rounded = (entry.p + p_pi) * (units.u_p + units.dropout(spec)) + units.eta_p + units.exp_floor;
+            let weight_bound = (p_pi + rounded) * entry.z;
             for (sum, g) in row_mut(sums.d_v.view_mut(), [kb, hk, kj]).into_iter().zip(g) {
                 sum.add(weight * g.to_f64(), weight_bound * magnitude(*g) + weight * units.flush);
             }
         }
         if let (Some(d_sink), Some(sink)) = (&mut sums.d_sink, inputs.sink) {
-            let pi = recomputed(&units, &this.softmax, &this.error, sink[h].to_f64(), 0.0);
             let p = this.softmax.p_sink;
-            d_sink[h].add(-p * this.d, p * (pi * fabs(this.d) + (1.0 + pi) * this.d_bound));
+            let error = recomputed(&units, &this.softmax, &this.error, p, sink[h].to_f64(), 0.0) + units.exp_floor;
+            d_sink[h].add(-p * this.d, error * fabs(this.d) + (p + error) * this.d_bound);
         }
     });
     let group = spec.q_heads / spec.kv_heads;

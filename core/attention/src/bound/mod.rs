@@ -24,7 +24,7 @@
 //! ```
 //!
 //! No first-order shortcut is taken where an exponent's error may be large: `e^δ − 1` stands where `δ` usually does,
-//! and an average of values is never further from its true value than the values are. So the bounds hold for scores of
+//! always in a product with its `P`, and an average of values is never further from its true value than the values are. So the bounds hold for scores of
 //! ±10⁴ too, where they say, rightly, that f32 knows little.
 
 mod gradients;
@@ -38,7 +38,7 @@ use libm::fabs;
 use ndarray::{Array, ArrayView3, ArrayView4, Dimension};
 use tilewright_scalar::{Element, Format};
 
-pub(crate) use rows::{RowError, row_error};
+pub(crate) use rows::{row_error, score_stages};
 pub(crate) use units::{Units, tile_count};
 
 /// The error allowed to one tensor, element by element, around its true value.

@@ -1,7 +1,7 @@
 //! The constants of a contract, and the sums of absolute values they multiply.
 
-use crate::Contract;
-use libm::fabs;
+use crate::{AttentionSpec, Contract};
+use libm::{expm1, fabs};
 use ndarray::ArrayView1;
 use tilewright_scalar::format::power_of_two;
 use tilewright_scalar::{Element, Format};
@@ -50,7 +50,8 @@ impl Units {
             eta_ds: underflow(contract.score_gradients),
             eta_oa: underflow(contract.output_accum),
             eta_ga: underflow(contract.gradient_accum),
-            eta: accum.underflow_unit(),
+            // A kernel that flushes what it stores flushes products and sums as well.
+            eta: if contract.flushes_subnormals { power_of_two(accum.min_exponent) } else { accum.underflow_unit() },
             exp: contract.exp_error * u,
             ln: contract.ln_error * u,
             tanh: contract.tanh_error * u,
@@ -59,11 +60,21 @@ impl Units {
         }
     }
 
-    /// `γ(n) = n u / (1 − n u)`.
+    /// `γ(n)`, a little sharper than `n u / (1 − n u)` and good for any `n`.
     pub(super) fn gamma(&self, n: usize) -> f64 {
-        let n_u = n as f64 * self.u;
-        n_u / (1.0 - n_u.min(0.5))
+        repeated(n as f64, self.u)
     }
+
+    /// What `z = 1 / (1 − p)` and the product with it add to an error: two roundings, and the rounding of `p` itself as
+    /// `1 − p` magnifies it.
+    pub(super) fn dropout(&self, spec: &AttentionSpec) -> f64 {
+        spec.dropout.map_or(0.0, |dropout| 2.0 * self.u / (1.0 - dropout.p))
+    }
+}
+
+/// `e^(n u (1 + u)) − 1`: what `n` factors of `1 ± u`, or their reciprocals, differ from 1 by.
+pub(super) fn repeated(n: f64, u: f64) -> f64 {
+    expm1(n * u * (1.0 + u))
 }
 
 /// `⌈n / tile⌉`, one more for a tile cut at the start.
