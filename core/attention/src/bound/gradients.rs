@@ -43,8 +43,10 @@ impl Sum {
             + (tiles * units.eta_ga + self.terms as f64 * units.eta) * after.max(1.0)
             + 3.0 * units.u * fabs(self.value)
             + final_rounding(format, self.value);
-        // Where nothing is known of a weight, its product with 0 is not a number.
-        if bound.is_nan() { f64::INFINITY } else { bound }
+        // The running sum may be kept before or after that last factor. Where nothing is known of a weight, its product
+        // with 0 is not a number.
+        let overflows = self.gauge + self.error > units.max_ga * after.min(1.0);
+        if overflows || bound.is_nan() { f64::INFINITY } else { bound }
     }
 }
 
@@ -109,14 +111,16 @@ impl BackwardRow {
 
     /// `dS` of the `n`-th visible key and `B^dS`, without `η_dS`: that strikes whatever is rounded for the GEMM, before
     /// or after the softcap's slope.
-    fn score_gradient(&self, units: &Units, n: usize) -> (f64, f64) {
+    fn score_gradient(&self, units: &Units, n: usize, tau: f64) -> (f64, f64) {
         let (entry, [d_p, d_p_error, p_pi]) = (&self.softmax.entries[n], self.pairs[n]);
         let (e, d_s) = (fabs(d_p - self.d), entry.p * (d_p - self.d));
         let roundings = d_p_error + self.d_bound + 3.0 * units.u * (e + fabs(d_p) + fabs(self.d));
         let bound = (p_pi + entry.p * units.u_p) * e
             + (entry.p + p_pi) * (roundings + units.u_ds * (e + self.d_bound))
             + (units.eta_p + units.exp_floor) * (e + self.d_bound);
-        (d_s, bound)
+        // It may be rounded before or after it is multiplied by τ and the slope; the larger is what overflows.
+        let overflows = (fabs(d_s) + bound) * tau.max(1.0) > units.max_ds;
+        (d_s, if overflows { f64::INFINITY } else { bound })
     }
 }
 
@@ -157,7 +161,7 @@ pub(super) fn worst_backward<T: Element>(
         for (n, entry) in this.softmax.entries.iter().enumerate() {
             let (kb, kj) = spec.key_slot(b, entry.j);
             let p_pi = this.pairs[n][2];
-            let (d_s, d_s_bound) = this.score_gradient(&units, n);
+            let (d_s, d_s_bound) = this.score_gradient(&units, n, tau);
             if let Some(d_bias) = &mut sums.d_bias {
                 let at = broadcast_index(d_bias.dim(), b, h, i, entry.j);
                 d_bias[at].add(d_s, d_s_bound + underflow);

@@ -38,8 +38,14 @@ fn score_error<T: Element>(
             raw * (1.0 - nearest * nearest).max(0.0) + before_bias * (units.tanh + 4.0 * units.u)
         }
     };
-    let narrow: f64 = if units.u_s > 0.0 { score_stages(spec, inputs, [b, h, i, j], s).iter().sum() } else { 0.0 };
-    capped + additions + units.u_s * narrow
+    if units.u_s == 0.0 && units.max_s == f64::INFINITY {
+        return capped + additions;
+    }
+    let stages = score_stages(spec, inputs, [b, h, i, j], s);
+    if stages.iter().any(|stage| *stage > units.max_s) {
+        return f64::INFINITY;
+    }
+    capped + additions + units.u_s * stages.iter().sum::<f64>()
 }
 
 /// The sizes of what is rounded where scores are narrower than the accumulator: the product, what the softcap makes of
@@ -242,6 +248,9 @@ pub(super) fn output_error<T: Element>(
             // `min` takes the number where the other is none.
             let weights = (error.growth * centred[x]).min(reach[x]);
             let products = units.u_p * rounded + roundings * gauge[x] + floor * lost;
+            if gauge[x] > units.max_oa * error.inverse_l {
+                return f64::INFINITY;
+            }
             SECOND_ORDER * (weights + products + (error.sums + 4.0 * units.u + error.common) * fabs(o[x]))
                 + (n + 2.0 * error.tiles as f64) * units.eta
                 + error.tiles as f64 * units.eta_oa

@@ -22,6 +22,11 @@ pub(crate) struct Units {
     pub(crate) eta_ds: f64,
     pub(crate) eta_oa: f64,
     pub(crate) eta_ga: f64,
+    /// Where a format narrower than the accumulator overflows, nothing is known of what is kept in it.
+    pub(super) max_s: f64,
+    pub(super) max_ds: f64,
+    pub(super) max_oa: f64,
+    pub(super) max_ga: f64,
     pub(super) eta: f64,
     pub(super) exp: f64,
     pub(super) ln: f64,
@@ -38,7 +43,11 @@ impl Units {
         let narrow = |format: Format| if format.precision < accum.precision { format.unit_roundoff() } else { 0.0 };
         // A narrow exponent underflows early even at full precision, so η counts whenever the format differs.
         let underflow = |format: Format| if format == accum { 0.0 } else { format.underflow_unit() };
+        let overflow =
+            |format: Format| if format.max_exponent < accum.max_exponent { format.max_finite() } else { f64::INFINITY };
         let u = contract.unit_roundoff();
+        // Truncation may lose all of the last place, rounding half of it.
+        let eta = accum.underflow_unit() * if contract.truncates { 2.0 } else { 1.0 };
         Self {
             u,
             u_s: narrow(contract.scores),
@@ -50,8 +59,12 @@ impl Units {
             eta_ds: underflow(contract.score_gradients),
             eta_oa: underflow(contract.output_accum),
             eta_ga: underflow(contract.gradient_accum),
+            max_s: overflow(contract.scores),
+            max_ds: overflow(contract.score_gradients),
+            max_oa: overflow(contract.output_accum),
+            max_ga: overflow(contract.gradient_accum),
             // A kernel that flushes what it stores flushes products and sums as well.
-            eta: if contract.flushes_subnormals { power_of_two(accum.min_exponent) } else { accum.underflow_unit() },
+            eta: if contract.flushes_subnormals { power_of_two(accum.min_exponent) } else { eta },
             exp: contract.exp_error * u,
             ln: contract.ln_error * u,
             tanh: contract.tanh_error * u,
