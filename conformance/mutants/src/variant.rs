@@ -238,7 +238,7 @@ impl Variant {
             score_gradients: self.score_gradients.format(storage, accum),
             output_accum: self.output.format(storage, accum),
             gradient_accum: self.gradients.format(storage, accum),
-            tile: self.declared_tile(),
+            tile: self.query_tile.min(self.key_tile),
             exp_error: match self.exponential {
                 Exponential::Natural => strict.exp_error,
                 // The argument's product with log2 e rounds too: near the maximum, where it counts, a few roundoffs.
@@ -256,15 +256,6 @@ impl Variant {
         match self.accumulator {
             Accumulator::Natural => Contract::strict(storage).accum,
             Accumulator::F64 => Format::F64,
-        }
-    }
-
-    fn declared_tile(&self) -> usize {
-        let tile = self.query_tile.min(self.key_tile);
-        match self.rescaling {
-            // Each tile multiplies by the old denominator and divides by the new one besides rescaling.
-            Rescaling::Normalised => (tile / 4).max(1),
-            Rescaling::Eager | Rescaling::Lazy | Rescaling::TwoPass => tile,
         }
     }
 }

@@ -4,9 +4,11 @@ use crate::attention::case::{Case, Distribution, Storage};
 use crate::attention::expected::Expected;
 use crate::attention::generate::Problem;
 use crate::attention::judge::{Kind, Violation, incident};
+use crate::attention::trial::Prepared;
 use crate::tensor::{Stored, Tensor};
 use crate::{Request, Subject, SubjectError, Tensors};
 use ndarray::{ArrayD, Axis, Slice};
+use tilewright_attention::bound::final_rounding;
 use tilewright_attention::{AttentionSpec, Keys, Window};
 use tilewright_scalar::{Format, bf16, f16};
 
@@ -31,17 +33,12 @@ fn slice(tensor: &Tensor, axis: usize, range: std::ops::Range<usize>) -> Tensor 
 }
 
 /// Runs every law that applies and returns those that do not hold.
-pub fn check(
-    subject: &mut dyn Subject,
-    case: &Case,
-    problem: &Problem,
-    truth: &Expected,
-    answer: &Tensors,
-) -> Vec<Violation> {
+pub fn check(subject: &mut dyn Subject, prepared: &Prepared, answer: &Tensors) -> Vec<Violation> {
+    let (case, problem) = (&prepared.case, &prepared.problem);
     let findings = [
         unused_slots(subject, case, problem, answer),
         value_scaling(subject, case, problem, answer),
-        merging(subject, case, problem, truth),
+        merging(subject, case, problem, prepared),
     ];
     findings.into_iter().filter_map(|finding| finding.unwrap_or_else(Some)).collect()
 }
@@ -56,7 +53,7 @@ fn rerun(
     inputs: &Tensors,
     want: &[&'static str],
 ) -> Result<Option<Tensors>, Violation> {
-    let id = format!("{case} (under a law)");
+    let id = case.to_string();
     match subject.run(&Request { id: &id, spec, inputs, layout: case.layout, want }) {
         Ok(answer) => Ok(Some(answer)),
         Err(SubjectError::Unsupported(_)) => Ok(None),
@@ -120,7 +117,7 @@ fn value_scaling(subject: &mut dyn Subject, case: &Case, problem: &Problem, answ
 
 /// Attention over all keys is the merge of attention over two halves of them, by LSE: what ring attention, split-KV
 /// decoding and prefix sharing rest on.
-fn merging(subject: &mut dyn Subject, case: &Case, problem: &Problem, truth: &Expected) -> Finding {
+fn merging(subject: &mut dyn Subject, case: &Case, problem: &Problem, prepared: &Prepared) -> Finding {
     let plain = matches!(case.storage, Storage::Padded)
         && !case.causal
         && case.window == [None, None]
@@ -150,12 +147,13 @@ fn merging(subject: &mut dyn Subject, case: &Case, problem: &Problem, truth: &Ex
         let (Some(o), Some(lse)) = (part.get("o"), part.get("lse")) else { return Ok(None) };
         parts.push((o.to_f64(), lse.to_f64()));
     }
-    Ok(merged_differs(truth, &parts[0], &parts[1]))
+    Ok(merged_differs(&prepared.truth, prepared.contract.lse, &parts[0], &parts[1]))
 }
 
 /// The first element of `O` that the merge of two halves, each its `O` and LSE, misses.
 fn merged_differs(
     truth: &Expected,
+    lse: Format,
     (o1, lse1): &(Vec<f64>, Vec<f64>),
     (o2, lse2): &(Vec<f64>, Vec<f64>),
 ) -> Option<Violation> {
@@ -169,7 +167,8 @@ fn merged_differs(
         let merged = (w1 * a + w2 * b) / (w1 + w2);
         // Each half is within a bound of its own truth, of the same size as the whole's or below it in its share;
         // an error of either LSE moves weight between the halves.
-        let lse_bound = 2.0 * truth.get("lse")?.worst[n / dim];
+        let stored = final_rounding(lse, l1) + final_rounding(lse, l2);
+        let lse_bound = 2.0 * truth.get("lse")?.worst[n / dim] + stored;
         let storage = expected.format.unit_roundoff() * (a.abs() + b.abs()) + 2.0 * expected.format.underflow_unit();
         let limit = 3.0 * expected.worst[n] + lse_bound * (a - b).abs() + storage;
         // Not `>`: half of the keys may have given a NaN.

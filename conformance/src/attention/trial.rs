@@ -123,10 +123,14 @@ impl Prepared {
     fn copied_rows(&self) -> Vec<bool> {
         let (Some(o), Some(v)) = (self.truth.get("o"), self.problem.inputs.get("v")) else { return Vec::new() };
         let dim = self.problem.spec.value_dim;
+        let bits = |row: &[f64]| row.iter().map(|x| x.to_bits()).collect::<Vec<u64>>();
         let values: BTreeSet<Vec<u64>> =
-            v.to_f64().chunks(dim).map(|row| row.iter().map(|x| x.to_bits()).collect()).collect();
-        let exact = |x: &DoubleDouble| if x.lo() == 0.0 { x.hi().to_bits() } else { f64::NAN.to_bits() };
-        o.value.chunks(dim).map(|row| dim > 1 && values.contains(&row.iter().map(exact).collect::<Vec<_>>())).collect()
+            v.to_f64().chunks(dim).filter(|row| row.iter().all(|x| x.is_finite())).map(bits).collect();
+        let copy = |row: &[DoubleDouble]| {
+            let leading: Vec<f64> = row.iter().map(|x| x.hi()).collect();
+            dim > 1 && row.iter().all(|x| x.lo() == 0.0) && values.contains(&bits(&leading))
+        };
+        o.value.chunks(dim).map(copy).collect()
     }
 }
 
@@ -186,15 +190,19 @@ pub fn examine(subject: &mut dyn Subject, prepared: &Prepared) -> Outcome {
         Ok(answer) => answer,
         Err(error) => return refusal(error),
     };
+    let missing: Vec<&'static str> = want.iter().copied().filter(|name| !answer.contains_key(*name)).collect();
     let mut judgement = judge(&prepared.truth, &answer, &prepared.contract, &prepared.tiers());
+    // LSE alone is no output of many a public function; whoever leaves out anything else could do so where it is wrong.
+    if let Some(name) = missing.iter().find(|name| **name != "lse") {
+        judgement.violations.insert(0, incident(Kind::Misbehaved, name, "left out of the answer".into()));
+    }
     if judgement.violations.is_empty() {
-        judgement.violations.extend(laws::check(subject, &prepared.case, &prepared.problem, &prepared.truth, &answer));
+        judgement.violations.extend(laws::check(subject, prepared, &answer));
         // Last, so that a kernel which remembers an earlier call has one to remember.
         judgement.violations.extend(repetition(subject, &request, &answer));
         // Where two runs of one problem differ, those of two problems that a law compares prove nothing more.
         judgement.violations.sort_by_key(|violation| violation.kind);
     }
-    let missing: Vec<&'static str> = want.iter().copied().filter(|name| !answer.contains_key(*name)).collect();
     let verdict = match judgement.violations.first().map(|violation| violation.kind) {
         Some(Kind::Crashed) => Verdict::Crashed,
         Some(Kind::TimedOut) => Verdict::TimedOut,

@@ -2,7 +2,7 @@
 //!
 //! Sums and products follow Dekker (1971) and Knuth (TAOCP 2, §4.2.2) by way of Joldes, Muller and Popescu, "Tight and
 //! rigorous error bounds for basic building blocks of double-word arithmetic" (TOMS 2017), whose algorithm numbers the
-//! functions quote; relative errors are a few `2^-106`. Products split by Dekker's method, which overflows beyond
+//! functions quote; relative errors are a few `2^-106` (of `exp`, times `|x|`; of `ln` near 1, absolute). Products split by Dekker's method, which overflows beyond
 //! `2^996`: far from anything a softmax can hold, and plain enough to give the same bits with or without an FMA unit.
 
 use crate::Real;
@@ -76,7 +76,7 @@ impl DoubleDouble {
     }
 
     fn scale_by_power_of_two(self, e: i32) -> Self {
-        Self { hi: libm::scalbn(self.hi, e), lo: libm::scalbn(self.lo, e) }
+        Self::guarded((libm::scalbn(self.hi, e), libm::scalbn(self.lo, e)))
     }
 
     /// `e^x − 1` by its Taylor series, for `|x| ≤ 0.35` (28 terms leave less than 2^-110).
