@@ -122,17 +122,8 @@ impl fmt::Display for FileProblem {
     }
 }
 
-impl std::error::Error for FileError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &*self.problem {
-            FileProblem::Io(error) => Some(error),
-            FileProblem::Tensor { error, .. } => Some(error),
-            FileProblem::Json { error, .. } => Some(error),
-            FileProblem::Problem { error, .. } => Some(error),
-            _ => None,
-        }
-    }
-}
+// No `source`: the one line of `Display` says it all, and a chain of causes would say it twice.
+impl std::error::Error for FileError {}
 
 /// A name as it stands in a one-line message, whatever characters it has.
 fn quoted(name: &str) -> String {

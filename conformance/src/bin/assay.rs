@@ -201,20 +201,33 @@ fn say(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes through a temporary file beside the target, so that no reader ever sees half a report.
-fn write_json(path: &Path, value: &serde_json::Value) -> anyhow::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = || path.display().to_string();
-    let mut file = tempfile::NamedTempFile::new_in(directory).with_context(name)?;
-    serde_json::to_writer_pretty(&mut file, value).with_context(name)?;
-    file.write_all(b"\n").with_context(name)?;
-    file.persist(path).with_context(name)?;
-    Ok(())
+/// A JSON report in the making: a temporary file beside its target, so that no reader ever sees half a report and a
+/// place that cannot be written shows before the trial and not after it.
+struct JsonReport {
+    file: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl JsonReport {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::NamedTempFile::new_in(directory).with_context(|| path.display().to_string())?;
+        Ok(Self { file, path: path.into() })
+    }
+
+    fn write(mut self, value: &serde_json::Value) -> anyhow::Result<()> {
+        let name = || self.path.display().to_string();
+        serde_json::to_writer_pretty(&mut self.file, value).with_context(name)?;
+        self.file.write_all(b"\n").with_context(name)?;
+        self.file.persist(&self.path).with_context(name)?;
+        Ok(())
+    }
 }
 
 fn run(args: &RunArgs) -> anyhow::Result<bool> {
     use std::fmt::Write as _;
     let Family::Attention = args.family;
+    let json = args.json.as_deref().map(JsonReport::create).transpose()?;
     let mut subject: Box<dyn Subject> = match &args.cmd {
         Some(command) => Box::new(
             Process::start(command, Duration::from_secs(args.time_limit))
@@ -240,8 +253,8 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let holds = report.passes() && unproven.is_empty() && !refused;
     let verdict = if holds { style("conforms").green() } else { style("DOES NOT CONFORM").red() };
     let _ = writeln!(text, "\nverdict: {verdict}");
-    if let Some(path) = &args.json {
-        write_json(path, &json!({"subjects": [report.to_json()], "violations": report.violations_json()}))?;
+    if let Some(json) = json {
+        json.write(&json!({"subjects": [report.to_json()], "violations": report.violations_json()}))?;
     }
     conclude(&text, holds)
 }
@@ -273,6 +286,7 @@ const CHUNK: usize = 32;
 
 fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
     let Family::Attention = args.family;
+    let json = args.json.as_deref().map(JsonReport::create).transpose()?;
     let all: Vec<_> = tilewright_mutants::mutants().iter().collect();
     let quick_cases = suite::cases(Suite::Quick, args.seed);
     let bar = progress(quick_cases.len(), "quick suite");
@@ -292,10 +306,10 @@ fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
         );
         bar.finish_and_clear();
     }
-    if let Some(path) = &args.json {
+    if let Some(json) = json {
         let mut value = matrix.to_json();
-        value["mutants"]["killed_by_quick"] = json!(quick_killed);
-        write_json(path, &value)?;
+        value["mutants"]["killed_by_quick"] = quick_killed.into();
+        json.write(&value)?;
     }
     let total = matrix.mutants.len();
     let quick_holds = quick_killed * 100 >= total * 95;
