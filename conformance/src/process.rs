@@ -55,7 +55,7 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended already; either way nothing of it is left.
-        let _ = self.child.kill();
+        end(&mut self.child);
         let _ = self.child.wait();
     }
 }
@@ -194,25 +194,13 @@ impl Subject for Process {
     }
 }
 
+/// The command under a shell, in a process group of its own: whatever it starts ends with it.
 #[cfg(unix)]
 fn shell(command: &str) -> Command {
+    use std::os::unix::process::CommandExt;
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(replacing_the_shell(command));
+    shell.arg("-c").arg(command).process_group(0);
     shell
-}
-
-/// The command in a form that leaves no shell between us and the program, so that ending the one ends the other. Lists
-/// and pipelines stay as they are; there the user may write `exec` before the program.
-#[cfg(unix)]
-fn replacing_the_shell(command: &str) -> String {
-    let first = command.split_whitespace().next().unwrap_or_default();
-    if is_compound(command) {
-        command.into()
-    } else if first.contains('=') {
-        format!("exec env {command}") // `exec` alone takes no assignments
-    } else {
-        format!("exec {command}")
-    }
 }
 
 #[cfg(not(unix))]
@@ -222,23 +210,20 @@ fn shell(command: &str) -> Command {
     shell
 }
 
-/// Whether a command is a list, a pipeline or a group, going by the operators outside of quotes.
+/// Ends the shell and everything it started.
 #[cfg(unix)]
-fn is_compound(command: &str) -> bool {
-    let (mut quote, mut before) = (None, ' ');
-    for c in command.chars() {
-        match (quote, c) {
-            (_, _) if before == '\\' && quote != Some('\'') => {}
-            (None, '\'' | '"') => quote = Some(c),
-            (Some(open), _) if open == c => quote = None,
-            (None, ';' | '|' | '\n') => return true,
-            // `2>&1` is no operator between commands.
-            (None, '&') if before != '>' && before != '<' => return true,
-            _ => {}
-        }
-        before = if before == '\\' && c == '\\' { ' ' } else { c };
+fn end(child: &mut Child) {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    // The group's leader has not been waited for, so its number is still its own.
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
     }
-    command.trim_start().starts_with(['(', '{', '!'])
+    let _ = child.kill();
+}
+
+#[cfg(not(unix))]
+fn end(child: &mut Child) {
+    let _ = child.kill();
 }
 
 /// One line of at most [`LONGEST_LINE`] bytes; `None` at the end.
