@@ -207,7 +207,7 @@ impl fmt::Display for SubjectError {
 
 impl std::error::Error for SubjectError {}
 
-/// The thing on trial. Implement this and run [`Trial`](crate::attention::trial::Trial) on it, or implement
+/// The thing on trial. Implement this and give it to [`hold_trial`](crate::report::hold_trial), or implement
 /// the typed traits of `tilewright-attention` and wrap it in [`InProcess`](crate::attention::in_process::InProcess).
 pub trait Subject {
     /// Who it is and what it claims.

@@ -10,7 +10,7 @@ use std::path::Path;
 use tilewright_attention::Contract;
 use tilewright_scalar::{Format, Real};
 
-/// Reads problems from a safetensors file (several cases a file, see [`file`]), and writes for each its outputs in
+/// Reads problems from a safetensors file (several cases a file, see [`file`](mod@file)), and writes for each its outputs in
 /// `f64` under the same names — `name/o`, `name/lse`, and where the case has a `d_o` also `name/d_q` and so on — with
 /// the error bound of a kernel that keeps the strict contract of the inputs' format beside them as `name/bound/o` ….
 /// Returns the number of problems.
