@@ -49,3 +49,22 @@ proptest! {
         tensors.judge::<f64>(&tensors.run(&StandardAttention), &contract)?;
     }
 }
+
+/// A softcap that f32 cannot hold bends nothing; one that vanishes in it flattens everything. Neither is NaN.
+#[test]
+fn softcaps_beyond_f32() {
+    use ndarray::{Array3, Array4};
+    use tilewright_attention::{AttentionForward, AttentionSpec, Inputs, Outputs};
+    let run = |softcap: Option<f64>| {
+        let spec = AttentionSpec { softcap, ..AttentionSpec::dense(1, 1, 3, 5, 4) };
+        let wave = |shape, step| Array4::from_shape_fn(shape, |(.., i, c)| ((3 * i + c) * step % 7) as f32 / 4.0 - 1.0);
+        let (q, k, v) = (wave(spec.q_shape(), 5), wave(spec.k_shape(), 3), wave(spec.v_shape(), 2));
+        let (mut o, mut lse) = (Array4::zeros(spec.o_shape()), Array3::zeros(spec.lse_shape()));
+        let out = Outputs { o: o.view_mut(), lse: lse.view_mut() };
+        CpuAttention::default().forward(&spec, &Inputs::new(q.view(), k.view(), v.view()), out).unwrap();
+        (o, lse)
+    };
+    assert_eq!(run(Some(1e308)), run(None));
+    let (_, lse) = run(Some(1e-300));
+    assert!(lse.iter().all(|lse| (lse - 5f32.ln()).abs() < 1e-6)); // five scores of 0
+}

@@ -147,12 +147,14 @@ impl<'a, 'i, T: Element> Problem<'a, 'i, T> {
     /// `s = c · tanh(s / c)`, with its derivative `1 − tanh²`.
     fn cap(&self, out: &mut Scores<T::Accum>) {
         let Some(cap) = self.spec.softcap.map(<T::Accum as Real>::from_f64) else { return };
-        let one = T::Accum::one();
+        let (zero, one) = (T::Accum::zero(), T::Accum::one());
+        // A cap beyond the accumulator's range bends nothing; one that vanishes in it leaves s = 0 as it is.
+        let bends = Real::to_f64(cap).is_finite();
         out.slope.clone_from(&out.s);
         for r in 0..out.s.rows() {
             for (s, slope) in out.s.row_mut(r).iter_mut().zip(out.slope.row_mut(r)) {
-                let t = (*s / cap).tanh();
-                (*s, *slope) = (cap * t, one - t * t);
+                let t = if bends && *s != zero { (*s / cap).tanh() } else { zero };
+                (*s, *slope) = (if bends { cap * t } else { *s }, one - t * t);
             }
         }
     }
