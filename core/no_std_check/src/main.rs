@@ -1,6 +1,6 @@
 //! Links only if nothing in `core` needs the standard library: this program brings a panic handler and an allocator of
 //! its own, and a second panic handler, from `std`, would be an error. It runs, too: it computes attention over one key
-//! and exits with 0 if that is right.
+//! and compresses a gradient of two entries, and exits with 0 if that is right.
 #![no_std]
 #![no_main]
 
@@ -12,6 +12,8 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::Array4;
 use tilewright_attention::{AttentionSpec, Contract, Inputs, bound, reference};
+use tilewright_compression::reference::Reference;
+use tilewright_compression::{CompressionSpec, Compressor, Count, Memory, Message, Step};
 use tilewright_scalar::{DoubleDouble, Format, Real};
 
 const ARENA: usize = 1 << 16;
@@ -70,11 +72,23 @@ fn attention() -> Option<[f64; 3]> {
     Some([single.o[[0; 4]], double.lse[[0; 3]].to_f64(), limits.o.worst[[0; 4]]])
 }
 
-/// Succeeds if `O = 1`, `LSE = 0` and the error allowed is that of a few roundings.
+/// The greater of two entries is sent, the other one waits.
+fn compression() -> Option<bool> {
+    let spec = CompressionSpec::dgc(2, Count::Entries(1), 0.5);
+    let (mut memory, mut message) = (Memory::new(&spec).ok()?, Message::default());
+    Reference.compress(&spec, Step::new(0), &[1.0, -2.0], &mut memory, &mut message).ok()?;
+    Some(message.entries().eq([(1, -2.0)]) && memory.velocity == [1.0, 0.0])
+}
+
+/// Succeeds if one entry of two is sent, `O = 1`, `LSE = 0` and the error allowed is that of a few roundings.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> i32 {
     match attention() {
-        Some([o, lse, worst]) if o == 1.0 && lse == 0.0 && worst > 0.0 && worst < 1e-4 => 0,
+        Some([o, lse, worst])
+            if o == 1.0 && lse == 0.0 && worst > 0.0 && worst < 1e-4 && compression() == Some(true) =>
+        {
+            0
+        }
         _ => 1,
     }
 }
