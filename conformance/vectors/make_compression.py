@@ -40,8 +40,13 @@ def mix(i, seed):
     return h ^ (h >> 16)
 
 
+def magnitudes(values):
+    m = values.view(np.uint32).astype(np.int64) & 0x7FFFFFFF
+    return np.where(m > 0x7F800000, 0x7FC00000, m)  # all NaNs are one
+
+
 def magnitude(x):
-    return int(F(x).view(np.uint32)) & 0x7FFFFFFF
+    return int(magnitudes(np.array([x], F))[0])
 
 
 def as_float(bits):
@@ -50,7 +55,7 @@ def as_float(bits):
 
 def precedence(values):
     """Indices of the non-zero entries, those that go first first: greater magnitude, then least index."""
-    m = np.abs(values.view(np.uint32).astype(np.int64) & 0x7FFFFFFF)
+    m = magnitudes(values)
     order = np.lexsort((np.arange(len(values)), -m))
     return [int(i) for i in order if m[i] > 0]
 
@@ -88,7 +93,7 @@ def sampled(values, k, s, seed):
     ms = sorted((magnitude(values[i]) for i in places), reverse=True)
     rank = min(max(-(-len(ms) * k // n), 1), len(ms))
     t = max(ms[rank - 1], 1)
-    mags = values.view(np.uint32).astype(np.int64) & 0x7FFFFFFF
+    mags = magnitudes(values)
     passing = int((mags >= t).sum())
     refine = s.get("refine")
     if refine:

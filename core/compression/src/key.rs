@@ -1,16 +1,22 @@
 //! The one order of entries: greatest magnitude first, then least index, as a 64-bit integer.
 
+/// The magnitude of every NaN: above infinity.
+pub const NAN: u32 = 0x7fc0_0000;
+
 /// The magnitude of a number as an integer: monotone in `|x|`, NaN above infinity above everything finite, −0 equal to 0.
+/// All NaNs are equal: which of them an operation gives depends on the processor, and the order of entries must not.
 ///
 /// ```
 /// use tilewright_compression::key::magnitude;
 /// assert!(magnitude(-2.0) > magnitude(1.0));
 /// assert!(magnitude(f32::NAN) > magnitude(f32::INFINITY));
+/// assert_eq!(magnitude(f32::from_bits(0xffff_ffff)), magnitude(f32::NAN));
 /// assert_eq!(magnitude(-0.0), 0);
 /// ```
 #[inline]
 pub fn magnitude(x: f32) -> u32 {
-    x.to_bits() & 0x7fff_ffff
+    let bits = x.to_bits() & 0x7fff_ffff;
+    if bits > 0x7f80_0000 { NAN } else { bits }
 }
 
 /// The key of an entry: 31 bits of magnitude, 32 bits of complemented index, the sign. A greater key is an entry that
@@ -27,8 +33,7 @@ pub fn magnitude(x: f32) -> u32 {
 /// ```
 #[inline]
 pub fn key(index: u32, value: f32) -> u64 {
-    let bits = value.to_bits();
-    u64::from(bits & 0x7fff_ffff) << 33 | u64::from(!index) << 1 | u64::from(bits >> 31)
+    u64::from(magnitude(value)) << 33 | u64::from(!index) << 1 | u64::from(value.to_bits() >> 31)
 }
 
 /// The entry of a key.

@@ -49,16 +49,18 @@ impl Sample {
         if len == 0 || k == 0 {
             return everything;
         }
-        let wanted = (libm::ceil(ratio * len as f64) as usize).max((2 * len).div_ceil(k));
-        if wanted >= len {
+        // In 64 bits: twice the length may not fit into the `usize` of a small machine.
+        let n = len as u64;
+        let wanted = (libm::ceil(ratio * len as f64) as u64).max((2 * n).div_ceil(k as u64));
+        if wanted >= n {
             return everything;
         }
-        let mut stride = len.div_ceil(wanted).div_ceil(32) * 32 + 1;
-        while len / stride < wanted {
+        let mut stride = n.div_ceil(wanted).div_ceil(32) * 32 + 1;
+        while n / stride < wanted {
             stride -= 8;
         }
-        let start = ((u64::from(seed) * stride as u64) >> 32) as usize;
-        Self { start, stride, count: len / stride }
+        let start = (u64::from(seed) * stride) >> 32;
+        Self { start: start as usize, stride: stride as usize, count: (n / stride) as usize }
     }
 
     /// The places.

@@ -2,8 +2,9 @@
 //!
 //! * A *bucket* is `len` gradients in a row: one tensor, or several packed together. Numbers are `f32`.
 //! * Magnitudes are compared as integers, `bits & 0x7fff_ffff`: monotone in `|x|`, infinity above every finite number,
-//!   NaN above infinity. Of equal magnitudes the least index comes first. The sign never decides.
-//! * A zero is never sent, whatever its sign and the threshold: it would tell the receiver nothing.
+//!   all NaNs equal and above infinity. Of equal magnitudes the least index comes first. The sign never decides.
+//! * A zero is never sent, whatever its sign and the threshold: it would tell the receiver nothing. (What is not zero may
+//!   become so on a narrow wire; then all of it stays in the residual.)
 //! * What is sent leaves the residual, and only that: an entry that loses its slot, or is cut, waits for a later step.
 //! * A message of [`Placement::Compact`] is in ascending order of index, one of [`Placement::HashTable`] in that of its
 //!   slots. No index occurs twice in a message; the same index in the messages of several ranks is *added*.

@@ -35,7 +35,7 @@ proptest! {
         for (number, gradient) in (0..).zip(&gradients) {
             let at = |list: &[f32], i: usize| list.get(i).copied().unwrap_or(0.0);
             let values: Vec<f32> = gradient.iter().enumerate()
-                .map(|(i, g)| accumulate(spec.feedback, at(&memory.momentum, i), at(&memory.velocity, i), *g).1)
+                .map(|(i, g)| accumulate(spec.feedback, at(&memory.momentum, i), at(&memory.velocity, i), 1.0 * g).1)
                 .collect();
             let seeds = StepSeeds::new(spec.seed, number);
             let chosen = candidates(&spec, seeds, &values);
