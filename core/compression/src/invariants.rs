@@ -121,7 +121,7 @@ pub fn verify_step(
     words: &[u64],
 ) -> Result<Checked, Violation> {
     let length = |error: crate::CompressionError| broken(Property::Length, format!("{error}"));
-    crate::reference::check(spec, gradient, before).map_err(length)?;
+    crate::reference::check(spec, step, gradient, before).map_err(length)?;
     after.check(spec).map_err(length)?;
     let updated = Updated::new(spec, step, gradient, before);
     let sent = form(spec, words)?;

@@ -11,6 +11,7 @@ use crate::{
 };
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
@@ -43,7 +44,7 @@ impl Compressor for Reference {
         memory: &mut Memory,
         message: &mut Message,
     ) -> Result<(), CompressionError> {
-        check(spec, gradient, memory)?;
+        check(spec, step, gradient, memory)?;
         let values = accumulate_all(spec, step.scale, gradient, memory);
         let seeds = StepSeeds::new(spec.seed, step.number);
         let chosen = place(spec, seeds, select(spec, seeds, &values))?;
@@ -61,9 +62,12 @@ impl Compressor for Reference {
 /// Whether a step can be taken at all; every implementation refuses the same ones.
 ///
 /// # Errors
-/// The specification is invalid, an array has the wrong length, or the gradient is not finite and must be.
-pub fn check(spec: &CompressionSpec, gradient: &[f32], memory: &Memory) -> Result<(), CompressionError> {
+/// The specification is invalid, the step's scale is not finite, an array has the wrong length, or the gradient is not finite and must be.
+pub fn check(spec: &CompressionSpec, step: Step, gradient: &[f32], memory: &Memory) -> Result<(), CompressionError> {
     spec.validate()?;
+    if !step.scale.is_finite() {
+        return Err(crate::spec::spec("scale", step.scale.to_string(), "a finite number"));
+    }
     length("gradient", gradient.len(), spec.len)?;
     memory.check(spec)?;
     if spec.non_finite == NonFinite::Reject

@@ -79,6 +79,9 @@ fn lengths() {
     assert_eq!(attempt(&[1.0; 3], &short), "length of velocity: got 2, expected 3");
     let none = Memory { momentum: vec![], ..good };
     assert_eq!(attempt(&[1.0; 3], &none), "length of momentum: got 0, expected 3");
+    let (mut memory, step) = (Memory::new(&spec).unwrap(), Step { number: 0, scale: f32::NAN });
+    let error = Reference.compress(&spec, step, &[1.0; 3], &mut memory, &mut message).unwrap_err();
+    assert_eq!(error.to_string(), "scale: got NaN, expected a finite number");
 }
 
 #[test]

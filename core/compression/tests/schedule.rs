@@ -42,7 +42,8 @@ fn invalid_ones_are_named() {
 
 #[test]
 fn a_fixed_threshold_has_no_warm_up() {
-    let spec = CompressionSpec { selector: Selector::FixedThreshold(1.0), ..CompressionSpec::top_k(9, Count::Entries(1)) };
+    let spec =
+        CompressionSpec { selector: Selector::FixedThreshold(1.0), ..CompressionSpec::top_k(9, Count::Entries(1)) };
     assert!(Schedule::paper(1).apply(&spec, 9, 4).is_err());
     assert_eq!(Schedule::paper(1).apply(&spec, 9, 5), Ok(spec));
     assert_eq!(Schedule::default().apply(&spec, 9, 0), Ok(spec));
