@@ -64,12 +64,9 @@ def permutation(n, keys, i):
     bits = max(1, (n - 1).bit_length())
     mask, shift, x = (1 << bits) - 1, (bits + 1) // 2, i
     while True:
-        a, b = keys
-        for _ in range(4):
-            x = (x * (a | 1) + b) & mask
+        for r in range(8):
+            x = (x * (mix(keys[0], 2 * r) | 1) + mix(keys[1], 2 * r + 1)) & mask
             x ^= x >> shift
-            a = (a * 0x9E3779B9 + 0x7F4A7C15) & M32
-            b = (b * 0x85EBCA6B + 0xC2B2AE35) & M32
         if x < n:
             return x
 
@@ -101,7 +98,10 @@ def sampled(values, k, s, seed):
         for _ in range(refine["iterations"]):
             if passing >= lower * k or t == 1:
                 break
-            t = 0x7F7FFFFF if t > 0x7F7FFFFF else max(magnitude(as_float(t) * F(refine["lower"])), 1)
+            lower_t = 0x7F7FFFFF if t > 0x7F7FFFFF else max(magnitude(as_float(t) * F(refine["lower"])), 1)
+            if lower_t == t:
+                break
+            t = lower_t
             passing = int((mags >= t).sum())
         if passing > upper * k:
             return sorted(precedence(values)[:k])

@@ -44,7 +44,7 @@ use core::fmt;
 pub enum Property {
     /// Arrays have the lengths of their roles.
     Length,
-    /// A message is well formed: indices in range, none twice, in the placement's order, no zeros.
+    /// A message is well formed: indices in range, none twice, in the placement's order.
     Form,
     /// What is sent are candidates, and all that must be sent is.
     Selection,

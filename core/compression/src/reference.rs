@@ -62,7 +62,8 @@ impl Compressor for Reference {
 /// Whether a step can be taken at all; every implementation refuses the same ones.
 ///
 /// # Errors
-/// The specification is invalid, the step's scale is not finite, an array has the wrong length, or the gradient is not finite and must be.
+/// The specification is invalid, the step's scale is not finite, an array has the wrong length, or the gradient is not
+/// finite and must be.
 pub fn check(spec: &CompressionSpec, step: Step, gradient: &[f32], memory: &Memory) -> Result<(), CompressionError> {
     spec.validate()?;
     if !step.scale.is_finite() {

@@ -3,7 +3,7 @@
 //! [`candidates`] is the method in scalar form; the functions it is made of define where samples lie, how a threshold
 //! is refined and which indices are random, so that every backend comes to the same set.
 
-use crate::hash::StepSeeds;
+use crate::hash::{StepSeeds, mix};
 use crate::key::{key, magnitude};
 use crate::{CompressionSpec, Refinement, Sampling, Selector};
 use alloc::vec::Vec;
@@ -112,11 +112,19 @@ pub fn refined(sampled: u32, k: usize, sampling: Sampling, mut passing: impl FnM
         if !too_few(count, k, refine) || threshold == LEAST {
             break;
         }
-        threshold = lowered(threshold, refine);
+        let lower = lowered(threshold, refine);
+        // Among the least numbers rounding may bring a threshold back to itself.
+        if lower == threshold {
+            break;
+        }
+        threshold = lower;
         count = passing(threshold);
     }
     if too_many(count, k, refine) { Cut::Greatest(k) } else { Cut::AtLeast(threshold) }
 }
+
+/// Rounds of a [`Permutation`]: with six, pairs of indices in buckets of a dozen were not yet uniform.
+const ROUNDS: usize = 8;
 
 /// A keyed permutation of `0..len`: rounds of multiplication, shift and addition on just enough bits, each of them
 /// invertible, repeated until the result is below `len`.
@@ -133,14 +141,17 @@ pub struct Permutation {
     len: u32,
     mask: u32,
     shift: u32,
-    keys: [u32; 2],
+    /// Factor and summand of each round.
+    rounds: [[u32; 2]; ROUNDS],
 }
 
 impl Permutation {
     /// The permutation of these keys. `len` is at least 1.
     pub fn new(len: u32, keys: [u32; 2]) -> Self {
         let bits = (32 - len.saturating_sub(1).leading_zeros()).max(1);
-        Self { len: len.max(1), mask: u32::MAX >> (32 - bits), shift: bits.div_ceil(2), keys }
+        let round = |r: usize| [mix(keys[0], 2 * r as u32) | 1, mix(keys[1], 2 * r as u32 + 1)];
+        let rounds = core::array::from_fn(round);
+        Self { len: len.max(1), mask: u32::MAX >> (32 - bits), shift: bits.div_ceil(2), rounds }
     }
 
     /// Where `i` goes; `i` is less than `len`.
@@ -155,12 +166,9 @@ impl Permutation {
     }
 
     fn once(self, mut x: u32) -> u32 {
-        let [mut a, mut b] = self.keys;
-        for _ in 0..4 {
-            x = x.wrapping_mul(a | 1).wrapping_add(b) & self.mask;
+        for [factor, summand] in self.rounds {
+            x = x.wrapping_mul(factor).wrapping_add(summand) & self.mask;
             x ^= x >> self.shift;
-            a = a.wrapping_mul(0x9e37_79b9).wrapping_add(0x7f4a_7c15);
-            b = b.wrapping_mul(0x85eb_ca6b).wrapping_add(0xc2b2_ae35);
         }
         x
     }

@@ -61,7 +61,8 @@ impl Sampling {
     pub const DRAGONN: Self = Self { ratio: 0.01, refine: None };
 }
 
-/// When a sampled threshold is good enough, and what happens if it is not.
+/// When a sampled threshold is good enough, and what happens if it is not. Counts are compared in `f64`: what passes with
+/// `lower` and `upper`, which are `f32`, times `k`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Refinement {
     /// While fewer than `lower · k` pass, the threshold is multiplied by `lower`. More than 0 and less than 1.

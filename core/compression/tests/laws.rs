@@ -226,3 +226,26 @@ fn owners_are_balanced() {
         assert_eq!(balanced(&clustered, owners, 3), Ok(()));
     }
 }
+
+/// Over many keys each index is chosen as often as any other, and so is each ordered pair, in buckets of any size.
+#[test]
+fn random_choice_is_uniform() {
+    for (len, keys) in [(5u32, 4000u32), (8, 4000), (12, 8000), (64, 8000), (100, 8000)] {
+        let mut single = vec![0u64; len as usize];
+        let mut pairs = vec![0u64; (len * len) as usize];
+        for key in 0..keys {
+            let StepSeeds { permutation, .. } = StepSeeds::new(1, u64::from(key));
+            let permutation = select::Permutation::new(len, permutation);
+            let (a, b) = (permutation.at(0), permutation.at(1));
+            single[a as usize] += 1;
+            pairs[(a * len + b) as usize] += 1;
+        }
+        let normal = |counts: &[u64]| {
+            let freedom = counts.len() as f64 - 1.0;
+            (chi_squared(counts) - freedom) / (2.0 * freedom).sqrt()
+        };
+        assert!(normal(&single) < 5.0, "{len}: {}", normal(&single));
+        let pairs: Vec<u64> = (0..).zip(pairs).filter(|(at, _)| at / len != at % len).map(|(_, n)| n).collect();
+        assert!(normal(&pairs) < 5.0, "pairs of {len}: {}", normal(&pairs));
+    }
+}

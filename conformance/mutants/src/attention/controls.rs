@@ -1,6 +1,6 @@
 //! The correct kernels: what a fair judge must not convict.
 
-use crate::{
+use crate::attention::{
     Accumulator, Addition, Exponential, KeyOrder, LseSource, Rescaling, Rounding, RowDot, Split, Stationary, SumOrder,
     Variant,
 };

@@ -1,7 +1,7 @@
 //! Reading: which head, which sequence's rows, which page, at which address.
 
-use crate::Fault;
-use crate::arithmetic::Arithmetic;
+use crate::attention::Fault;
+use crate::attention::arithmetic::Arithmetic;
 use ndarray::ArrayView4;
 use tilewright_attention::dropout::DropoutMask;
 use tilewright_attention::tensors::row;

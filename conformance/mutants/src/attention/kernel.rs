@@ -1,8 +1,8 @@
 //! The kernel on trial: one bug or none, one variant, and the memory that persists between calls.
 
-use crate::arithmetic::Arithmetic;
-use crate::layout::{Pass, Problem};
-use crate::{Fault, Split, SumOrder, Variant};
+use crate::attention::arithmetic::Arithmetic;
+use crate::attention::layout::{Pass, Problem};
+use crate::attention::{Fault, Split, SumOrder, Variant};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tilewright_attention::{

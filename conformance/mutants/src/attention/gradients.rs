@@ -1,8 +1,8 @@
 //! The sums that become gradients, and writing them.
 
-use crate::backward::{Pair, RowData};
-use crate::layout::{Head, Problem, load};
-use crate::{Fault, Rounding};
+use crate::attention::backward::{Pair, RowData};
+use crate::attention::layout::{Head, Problem, load};
+use crate::attention::{Fault, Rounding};
 use core::ops::Range;
 use ndarray::ArrayViewMut4;
 use tilewright_attention::tensors::{broadcast_index, row_mut};

@@ -1,10 +1,10 @@
 //! The backward pass: `D`, then tile by tile `P`, `dP`, `dS` and the sums they enter (FlashAttention-2, Algorithm 2).
 
-use crate::forward::{Workspace, tiles};
-use crate::gradients::{HeadSums, Sums};
-use crate::layout::{Head, Pass, Problem, load};
-use crate::scores::Score;
-use crate::{Fault, LseSource, RowDot, Stationary};
+use crate::attention::forward::{Workspace, tiles};
+use crate::attention::gradients::{HeadSums, Sums};
+use crate::attention::layout::{Head, Pass, Problem, load};
+use crate::attention::scores::Score;
+use crate::attention::{Fault, LseSource, RowDot, Stationary};
 use core::f64::consts::LN_2;
 use core::ops::Range;
 use tilewright_attention::tensors::row;

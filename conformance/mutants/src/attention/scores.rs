@@ -1,7 +1,7 @@
 //! A tile of scores: `s = τ q·k`, softcap, bias, ALiBi, mask.
 
-use crate::layout::{Head, Problem, load};
-use crate::{Fault, Rounding};
+use crate::attention::layout::{Head, Problem, load};
+use crate::attention::{Fault, Rounding};
 use core::ops::Range;
 use tilewright_attention::tensors::broadcast_index;
 use tilewright_scalar::{Element, Real};

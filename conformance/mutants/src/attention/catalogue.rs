@@ -1,6 +1,6 @@
 //! The planted bugs. Numbers below 200 follow the project's catalogue of faults; those from 201 were added since.
 
-use crate::Mutant;
+use crate::attention::Mutant;
 
 /// The part of a kernel a bug lives in.
 ///
@@ -24,7 +24,7 @@ pub enum Group {
 
 macro_rules! catalogue {
     ($($id:literal $fault:ident $name:literal $group:ident $about:literal $trigger:literal)*) => {
-        /// A bug that [`Kernel::faulty`](crate::Kernel::faulty) plants where it would live in a real kernel.
+        /// A bug that [`Kernel::faulty`](crate::attention::Kernel::faulty) plants where it would live in a real kernel.
         ///
         /// ```
         /// use tilewright_mutants::{Fault, Kernel};

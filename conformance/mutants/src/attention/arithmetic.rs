@@ -1,6 +1,6 @@
 //! Sums, products and exponentials, as the variant evaluates them and the fault spoils them.
 
-use crate::{Addition, Exponential, Fault, Rounding, SumOrder, Variant};
+use crate::attention::{Addition, Exponential, Fault, Rounding, SumOrder, Variant};
 use core::f64::consts::LOG2_E;
 use tilewright_scalar::format::power_of_two;
 use tilewright_scalar::{Format, Real};

@@ -1,8 +1,8 @@
 //! The forward pass: query tiles, key ranges, online softmax (FlashAttention-2, Algorithm 1).
 
-use crate::layout::{Head, Problem};
-use crate::scores::Score;
-use crate::{Fault, Rescaling, Rounding};
+use crate::attention::layout::{Head, Problem};
+use crate::attention::scores::Score;
+use crate::attention::{Fault, Rescaling, Rounding};
 use core::f64::consts::LN_2;
 use core::ops::Range;
 use tilewright_attention::tensors::row_mut;

@@ -1,7 +1,7 @@
 //! Which keys a query sees, entry by entry and tile by tile.
 
-use crate::layout::{Pass, Problem};
-use crate::{Fault, KeyOrder, Split};
+use crate::attention::layout::{Pass, Problem};
+use crate::attention::{Fault, KeyOrder, Split};
 use core::ops::Range;
 use tilewright_attention::CausalAlign;
 use tilewright_scalar::Element;

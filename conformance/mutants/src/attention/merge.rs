@@ -1,8 +1,8 @@
 //! From running states to `O` and LSE: merging key ranges by LSE, adding the sink, dividing.
 
-use crate::forward::Rows;
-use crate::layout::{Head, Problem};
-use crate::{Fault, Rescaling};
+use crate::attention::forward::Rows;
+use crate::attention::layout::{Head, Problem};
+use crate::attention::{Fault, Rescaling};
 use core::f64::consts::LOG2_E;
 use tilewright_scalar::{Element, Format, Real};
 
