@@ -45,5 +45,9 @@
 //! # Ok::<(), tilewright_attention::AttentionError>(())
 //! ```
 pub mod attention;
+pub mod checkpoint;
+pub mod collective;
+pub mod compression;
 
 pub use attention::{CpuAttention, SplitKv, StandardAttention};
+pub use compression::CpuCompressor;

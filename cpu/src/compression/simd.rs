@@ -1,0 +1,244 @@
+//! Vector instructions: the only place of this family that knows them, and the only one with `unsafe`.
+//!
+//! A [`Kernel`] is written once, in portable Rust over blocks of [`BLOCK`] numbers, and compiled once for each level. Rust
+//! neither contracts nor reassociates floating-point arithmetic, so every compilation gives the same bits. Only one
+//! operation is spelled out in intrinsics, because compilers miss it: [`Mask::above`].
+
+// What is inlined into a function compiled for AVX is compiled for AVX, and nothing else is.
+#![allow(clippy::inline_always)]
+
+use tilewright_compression::CompressionError;
+use tilewright_compression::key::magnitude;
+
+/// Numbers in a block: as many as a mask has bits.
+pub(super) const BLOCK: usize = 64;
+
+/// Which vector instructions to use. All give the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Simd {
+    /// The widest that the machine has.
+    #[default]
+    Detect,
+    /// None but what the compiler's target guarantees.
+    Portable,
+    /// AVX2.
+    Avx2,
+    /// AVX-512 (F).
+    Avx512,
+}
+
+/// A level that this machine has: the tokens inside can only be had from [`Level::new`].
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Level {
+    Portable(Portable),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+}
+
+/// Work on blocks, compiled for each level. `run` must be `#[inline(always)]`.
+pub(super) trait Kernel {
+    type Output;
+    fn run<M: Mask>(self, mask: M) -> Self::Output;
+}
+
+/// The operation that differs between levels.
+pub(super) trait Mask: Copy {
+    /// Bit `j` says whether the magnitude of `block[j]` is greater than `limit`, which is less than 2³¹.
+    fn above(self, block: &[f32; BLOCK], limit: u32) -> u64;
+}
+
+impl Level {
+    /// # Errors
+    /// [`CompressionError::Unsupported`] if the machine lacks the level.
+    pub(super) fn new(simd: Simd) -> Result<Self, CompressionError> {
+        match simd {
+            Simd::Detect => Ok(Self::detect()),
+            Simd::Portable => Ok(Self::Portable(Portable)),
+            Simd::Avx2 => Self::avx2().ok_or(CompressionError::Unsupported { what: "AVX2" }),
+            Simd::Avx512 => Self::avx512().ok_or(CompressionError::Unsupported { what: "AVX-512" }),
+        }
+    }
+
+    /// The widest that the machine has.
+    pub(super) fn detect() -> Self {
+        Self::avx512().or_else(Self::avx2).unwrap_or(Self::Portable(Portable))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn avx2() -> Option<Self> {
+        std::arch::is_x86_feature_detected!("avx2").then_some(Self::Avx2(Avx2(())))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn avx512() -> Option<Self> {
+        std::arch::is_x86_feature_detected!("avx512f").then_some(Self::Avx512(Avx512(())))
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn avx2() -> Option<Self> {
+        None
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn avx512() -> Option<Self> {
+        None
+    }
+
+    /// The one dispatch.
+    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            Self::Portable(token) => kernel.run(token),
+            // SAFETY: the token was made where the feature was detected.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => unsafe { x86::with_avx2(kernel, token) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => unsafe { x86::with_avx512(kernel, token) },
+        }
+    }
+}
+
+/// Starts to fetch a number into cache, where the machine lets one ask for that.
+#[inline]
+pub(super) fn prefetch(place: Option<&f32>) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if let Some(place) = place {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the instruction is part of every x86-64, and what it does cannot be observed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = place;
+}
+
+/// No particular instructions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portable;
+
+impl Mask for Portable {
+    #[inline(always)]
+    fn above(self, block: &[f32; BLOCK], limit: u32) -> u64 {
+        // Baseline x86-64 compares signed integers only; magnitudes and limits are less than 2³¹.
+        let is_above = |x: f32| magnitude(x) as i32 > limit as i32;
+        // This fold vectorises; most blocks end here.
+        if !block.iter().fold(false, |any, x| any | is_above(*x)) {
+            return 0;
+        }
+        block.iter().enumerate().fold(0, |bits, (j, x)| bits | u64::from(is_above(*x)) << j)
+    }
+}
+
+/// Proof that the machine has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Avx2(());
+
+#[cfg(target_arch = "x86_64")]
+impl Mask for Avx2 {
+    #[inline(always)]
+    fn above(self, block: &[f32; BLOCK], limit: u32) -> u64 {
+        // SAFETY: the token was made where the feature was detected.
+        unsafe { x86::above_avx2(block, limit) }
+    }
+}
+
+/// Proof that the machine has AVX-512F.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Avx512(());
+
+#[cfg(target_arch = "x86_64")]
+impl Mask for Avx512 {
+    #[inline(always)]
+    fn above(self, block: &[f32; BLOCK], limit: u32) -> u64 {
+        // SAFETY: the token was made where the feature was detected.
+        unsafe { x86::above_avx512(block, limit) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[clippy::msrv = "1.89"]
+mod x86 {
+    use super::{Avx2, Avx512, BLOCK, Kernel};
+    use std::arch::x86_64::{
+        _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_movemask_ps,
+        _mm256_set1_epi32, _mm512_and_si512, _mm512_cmpgt_epi32_mask, _mm512_loadu_si512, _mm512_set1_epi32,
+    };
+
+    /// All bits but the sign.
+    const MAGNITUDE: i32 = i32::MAX;
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn with_avx2<K: Kernel>(kernel: K, token: Avx2) -> K::Output {
+        kernel.run(token)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn with_avx512<K: Kernel>(kernel: K, token: Avx512) -> K::Output {
+        kernel.run(token)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn above_avx2(block: &[f32; BLOCK], limit: u32) -> u64 {
+        let (magnitude, limit) = (_mm256_set1_epi32(MAGNITUDE), _mm256_set1_epi32(limit as i32));
+        let mut bits = 0;
+        for (r, lanes) in block.as_chunks::<8>().0.iter().enumerate() {
+            // SAFETY: `lanes` is 32 readable bytes, and the load asks for no alignment.
+            let x = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
+            let hits = _mm256_cmpgt_epi32(_mm256_and_si256(x, magnitude), limit);
+            bits |= u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(hits)) as u32) << (8 * r);
+        }
+        bits
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn above_avx512(block: &[f32; BLOCK], limit: u32) -> u64 {
+        let (magnitude, limit) = (_mm512_set1_epi32(MAGNITUDE), _mm512_set1_epi32(limit as i32));
+        let mut bits = 0;
+        for (r, lanes) in block.as_chunks::<16>().0.iter().enumerate() {
+            // SAFETY: `lanes` is 64 readable bytes, and the load asks for no alignment.
+            let x = unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) };
+            bits |= u64::from(_mm512_cmpgt_epi32_mask(_mm512_and_si512(x, magnitude), limit)) << (16 * r);
+        }
+        bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Above<'a>(&'a [f32; BLOCK], u32);
+
+    impl Kernel for Above<'_> {
+        type Output = u64;
+
+        #[inline(always)]
+        fn run<M: Mask>(self, mask: M) -> u64 {
+            mask.above(self.0, self.1)
+        }
+    }
+
+    proptest! {
+        /// Any bits at all: NaNs, infinities, both zeros, subnormals; limits that nothing and everything is above.
+        #[test]
+        fn masks_are_comparisons(
+            bits in prop::collection::vec(any::<u32>(), BLOCK),
+            shift in 0u32..32,
+            limit in prop_oneof![0u32..1 << 31, Just(0), Just(i32::MAX as u32), Just(0x7f80_0000)],
+        ) {
+            let block: [f32; BLOCK] = std::array::from_fn(|j| f32::from_bits(bits[j] >> (shift * (j as u32 % 2))));
+            let expected = (0..BLOCK).fold(0, |all, j| all | u64::from(magnitude(block[j]) > limit) << j);
+            for simd in [Simd::Portable, Simd::Avx2, Simd::Avx512, Simd::Detect] {
+                if let Ok(level) = Level::new(simd) {
+                    prop_assert_eq!(level.run(Above(&block, limit)), expected, "{:?}", level);
+                }
+            }
+        }
+    }
+}
