@@ -12,6 +12,8 @@
 //! assert_eq!(forward_flops(&spec), 4 * 4 * 2 * (8 * 9 / 2));
 //! ```
 
+pub mod compression;
+
 use ndarray::{Array3, Array4};
 use tilewright_attention::tiling::key_range;
 use tilewright_attention::{AttentionSpec, Gradients, Inputs, Outputs, Saved};

@@ -14,12 +14,17 @@ use tilewright_compression::{
 use tilewright_cpu::CpuCompressor;
 use tilewright_cpu::compression::{CompressorOptions, Simd};
 
+/// A factor that is none.
+fn scaled(scale: f32) -> Step {
+    Step { scale, ..Step::new(0) }
+}
+
 /// The error of a step, which must be the reference's and must not change anything.
-fn refused(spec: &CompressionSpec, gradient: &[f32], memory: &Memory) -> CompressionError {
+fn refused(spec: &CompressionSpec, step: Step, gradient: &[f32], memory: &Memory) -> CompressionError {
     let message = Message { words: vec![word(3, 4.0)] };
     let (mut memory_after, mut message_after) = (memory.clone(), message.clone());
     let mut run = |method: &mut dyn Compressor| {
-        method.compress(spec, Step::new(0), gradient, &mut memory_after, &mut message_after).unwrap_err()
+        method.compress(spec, step, gradient, &mut memory_after, &mut message_after).unwrap_err()
     };
     let (error, expected) = (run(&mut CpuCompressor::default()), run(&mut Reference));
     assert_eq!(error, expected);
@@ -31,12 +36,19 @@ fn refused(spec: &CompressionSpec, gradient: &[f32], memory: &Memory) -> Compres
 fn lengths_and_fields_are_checked() {
     let spec = CompressionSpec::dgc(100, Count::Density(0.1), 0.9);
     let (memory, g) = (Memory::new(&spec).unwrap(), vec![1.0; 101]);
-    assert!(matches!(refused(&spec, &g, &memory), CompressionError::Length { argument: "gradient", .. }));
-    assert!(matches!(refused(&spec, &g[..100], &Memory::default()), CompressionError::Length { .. }));
+    assert!(matches!(refused(&spec, Step::new(0), &g, &memory), CompressionError::Length { argument: "gradient", .. }));
+    assert!(matches!(refused(&spec, Step::new(0), &g[..100], &Memory::default()), CompressionError::Length { .. }));
     let too_long = Memory { momentum: vec![0.0; 101], ..memory.clone() };
-    assert!(matches!(refused(&spec, &g[..100], &too_long), CompressionError::Length { argument: "momentum", .. }));
+    assert!(matches!(
+        refused(&spec, Step::new(0), &g[..100], &too_long),
+        CompressionError::Length { argument: "momentum", .. }
+    ));
     let nonsense = CompressionSpec { selector: Selector::FixedThreshold(f32::NAN), ..spec };
-    assert!(matches!(refused(&nonsense, &g[..100], &memory), CompressionError::Spec { .. }));
+    assert!(matches!(refused(&nonsense, Step::new(0), &g[..100], &memory), CompressionError::Spec { .. }));
+    for scale in [f32::NAN, f32::INFINITY] {
+        let error = refused(&spec, scaled(scale), &g[..100], &memory);
+        assert!(matches!(error, CompressionError::Spec { field: "scale", .. }));
+    }
 }
 
 #[test]
@@ -81,7 +93,7 @@ proptest! {
             g[at.index(len)] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][*which];
         }
         let first = places.iter().map(|(at, _)| at.index(len)).min().unwrap();
-        let error = refused(&spec, &g, &Memory::new(&spec).unwrap());
+        let error = refused(&spec, Step::new(0), &g, &Memory::new(&spec).unwrap());
         let named = matches!(error, CompressionError::NonFinite { index, .. } if index == first);
         prop_assert!(named, "{}", error);
     }

@@ -52,6 +52,23 @@ pub struct Report {
 ///
 /// `B` compresses and decompresses. Every rank makes one with the same settings and takes the same steps; the weights,
 /// equal at the start, stay equal.
+///
+/// ```
+/// use tilewright_compression::bucket::Buckets;
+/// use tilewright_compression::data_parallel::{Config, DataParallel};
+/// use tilewright_compression::{CompressionSpec, Count, Solo, reference::Reference};
+///
+/// let config = Config::compressed(CompressionSpec::top_k(0, Count::Entries(1)));
+/// let buckets = Buckets::pack(&[2, 1], 100, |_, _| true)?;
+/// let mut optimiser = DataParallel::new(config, buckets, Reference, &Solo)?;
+/// let (mut matrix, mut bias) = ([0.0; 2], [0.0]);
+/// for _ in 0..2 {
+///     optimiser.step(1.0, &[&[3.0, 1.0], &[2.0]], &mut [&mut matrix, &mut bias])?;
+/// }
+/// // One entry a step: first the 3; by then 2 + 2 are waiting at the bias.
+/// assert_eq!((matrix, bias), ([-3.0, 0.0], [-4.0]));
+/// # Ok::<(), tilewright_compression::data_parallel::DataParallelError>(())
+/// ```
 pub struct DataParallel<'a, B> {
     config: Config,
     buckets: Buckets,
@@ -88,7 +105,10 @@ impl<'a, B: Compressor + Decompressor> DataParallel<'a, B> {
             step: 0,
             buckets: buckets_state,
         };
-        let longest = buckets.longest() as usize;
+        // A bucket of one piece is read where it is.
+        let in_pieces = buckets.list().iter().filter(|bucket| bucket.pieces.len() > 1);
+        let gradient = zeros("packed gradient", in_pieces.map(|bucket| bucket.len).max().unwrap_or(0) as usize)?;
+        let update = zeros("mean gradient", buckets.longest() as usize)?;
         Ok(Self {
             config,
             buckets,
@@ -98,8 +118,8 @@ impl<'a, B: Compressor + Decompressor> DataParallel<'a, B> {
             broken: false,
             agreed: false,
             exchange: Exchange::default(),
-            gradient: vec![0.0; longest],
-            update: vec![0.0; longest],
+            gradient,
+            update,
         })
     }
 
@@ -253,8 +273,15 @@ fn first_state(config: &Config, index: usize, bucket: &Bucket) -> Result<BucketS
         Some(spec) => Memory::new(&spec)?,
         None => Memory::default(),
     };
-    let momentum = if config.has_momentum(bucket.compressed) { vec![0.0; len] } else { Vec::new() };
+    let momentum = zeros("momentum", if config.has_momentum(bucket.compressed) { len } else { 0 })?;
     Ok(BucketState { memory, momentum })
+}
+
+fn zeros(what: &'static str, elements: usize) -> Result<Vec<f32>, CompressionError> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(elements).map_err(|_| CompressionError::OutOfMemory { what, elements })?;
+    list.resize(elements, 0.0);
+    Ok(list)
 }
 
 /// The specification of a bucket in a step; none if it is dense. Each bucket has a seed of its own, so equally long ones

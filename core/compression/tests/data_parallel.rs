@@ -269,6 +269,51 @@ fn refused_and_broken() {
     assert_eq!(step(&mut target), cut);
 }
 
+/// A rank whose messages are not what they should be is named, whatever the wire.
+#[test]
+fn a_forged_message_is_named() {
+    struct Forger;
+    impl Collective for Forger {
+        fn rank(&self) -> usize {
+            0
+        }
+        fn size(&self) -> usize {
+            3
+        }
+        fn all_gather(&self, send: &[u64], receive: &mut [u64]) -> Result<(), CollectiveError> {
+            Echo(3).all_gather(send, receive)
+        }
+        fn all_gather_v(
+            &self,
+            send: &[u64],
+            starts: &mut Vec<usize>,
+            receive: &mut Vec<u64>,
+        ) -> Result<(), CollectiveError> {
+            *receive = [send, send, &[0x7fff_ffff_3f80_0000]].concat();
+            *starts = vec![0, send.len(), 2 * send.len(), 2 * send.len() + 1];
+            Ok(())
+        }
+        fn all_reduce_sum(&self, data: &mut [f32]) -> Result<(), CollectiveError> {
+            Echo(3).all_reduce_sum(data)
+        }
+    }
+    for config in methods() {
+        let mut target = optimiser(&config, 1000, &Forger);
+        let mut weights = noise(0, 1);
+        let before = bits(&weights);
+        let mut slices: Vec<&mut [f32]> = weights.iter_mut().map(|tensor| &mut tensor[..]).collect();
+        let result = target.step(0.1, &views(&noise(0, 0)), &mut slices);
+        if config.compression.is_none() {
+            assert!(result.is_ok());
+            continue;
+        }
+        let Err(DataParallelError::Compression(CompressionError::Message { rank: 2, .. })) = result else {
+            panic!("{result:?}")
+        };
+        assert_eq!(bits(&weights), before, "{config:?}");
+    }
+}
+
 #[test]
 fn lengths_are_checked_first() {
     let mut target = optimiser(&methods()[5], 32, &Solo);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use tilewright_compression::data_parallel::{Config, Momentum};
 use tilewright_compression::schedule::Schedule;
-use tilewright_compression::{CompressionSpec, Count, Feedback, IndexCoding, ValueFormat, Wire};
+use tilewright_compression::{CompressionSpec, Count, IndexCoding, ValueFormat, Wire};
 
 const MOMENTUM: f32 = 0.9;
 /// Bound on the norm of the gradient.
@@ -95,7 +95,6 @@ impl Settings {
             Method::Dgc => CompressionSpec::dgc(0, count, MOMENTUM),
             Method::Dragonn => CompressionSpec::dragonn(0, count, MOMENTUM),
         };
-        let feedback = if self.error_feedback { spec.feedback } else { Feedback::None };
         let value = match self.value {
             Value::F32 => ValueFormat::F32,
             Value::Bf16 => ValueFormat::Bf16,
@@ -105,7 +104,7 @@ impl Settings {
             Index::Plain => IndexCoding::Plain,
             Index::Rice => IndexCoding::Rice,
         };
-        let spec = CompressionSpec { feedback, wire: Wire { value, index }, seed: self.seed, ..spec };
+        let spec = CompressionSpec { wire: Wire { value, index }, seed: self.seed, ..spec };
         Config {
             momentum: Momentum { factor: MOMENTUM, nesterov: false },
             schedule: if self.warm_up { Schedule::paper((self.steps / 25).max(1)) } else { Schedule::default() },

@@ -93,6 +93,9 @@ pub(crate) fn train(settings: &Settings, collective: &dyn Collective) -> Result<
         let batch = train.batch(settings.seed, step, rank, settings.batch);
         let loss = model.loss_and_gradient(&batch, &mut gradient);
         let report = optimiser.step(LEARNING_RATE, &gradient.slices(), &mut model.slices_mut())?;
+        if !settings.error_feedback {
+            forget(&mut optimiser)?;
+        }
         let hash = hash_of(model.slices());
         agree(collective, hash).with_context(|| format!("after step {step}"))?;
         let record = record(settings, collective, step, loss, report, hash)?;
@@ -111,6 +114,15 @@ pub(crate) fn train(settings: &Settings, collective: &dyn Collective) -> Result<
         bail!("no steps left: the state is of step {}", optimiser.state().step);
     }
     Ok(Outcome { ranks: collective.size(), records, accuracy: model.accuracy(&test) })
+}
+
+/// Drops what waits to be sent, and nothing else: the same method without error feedback, for comparison.
+fn forget(optimiser: &mut DataParallel<'_, CpuCompressor>) -> Result<()> {
+    let mut state = optimiser.state().clone();
+    for bucket in &mut state.buckets {
+        bucket.memory.velocity.fill(0.0);
+    }
+    Ok(optimiser.restore(state)?)
 }
 
 /// On a terminal, on the first rank.

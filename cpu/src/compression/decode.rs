@@ -1,6 +1,10 @@
 //! Decoding by owners: the output is cut into ranges, and whoever owns a range adds up all that the messages say about
 //! it, in rank order, while it is in cache. No range has two writers, so there is nothing to race for.
 
+// Kernels are inlined into one function for each level of SIMD.
+#![allow(clippy::inline_always)]
+
+use super::simd::{Kernel, Level, Mask};
 use rayon::prelude::*;
 use tilewright_compression::message::unpack;
 use tilewright_compression::reference::check_messages;
@@ -21,6 +25,7 @@ pub(super) struct Decode {
 impl Decode {
     pub(super) fn run(
         &mut self,
+        level: Level,
         messages: &[&[u64]],
         reduction: Reduction,
         out: &mut [f32],
@@ -36,7 +41,6 @@ impl Decode {
         // What is not sorted has to be searched by every owner: then there are as few owners as workers.
         let sorted = ascending.iter().all(|ascending| *ascending);
         let range = if sorted { RANGE } else { out.len().div_ceil(rayon::current_num_threads()).max(RANGE) };
-        let ranks = messages.len() as f32;
         out.par_chunks_mut(range).enumerate().for_each(|(owner, out)| {
             let base = owner * range;
             out.fill(0.0);
@@ -44,12 +48,34 @@ impl Decode {
                 if *ascending { add_sorted(words, base, out) } else { add_any(words, base, out) }
             }
             if reduction == Reduction::Mean {
-                for x in out {
-                    *x /= ranks;
-                }
+                level.run(Divide(out, messages.len()));
             }
         });
         Ok(())
+    }
+}
+
+/// Divides everything by a number of ranks.
+struct Divide<'a>(&'a mut [f32], usize);
+
+impl Kernel for Divide<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Mask>(self, _: M) {
+        let Self(out, ranks) = self;
+        let divisor = ranks as f32;
+        if ranks.is_power_of_two() {
+            // The quotient and this product are the same number before they are rounded, and the product is cheaper.
+            let inverse = 1.0 / divisor;
+            for x in out {
+                *x *= inverse;
+            }
+        } else {
+            for x in out {
+                *x /= divisor;
+            }
+        }
     }
 }
 

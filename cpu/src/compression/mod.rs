@@ -218,7 +218,7 @@ impl Decompressor for CpuCompressor {
         reduction: Reduction,
         out: &mut [f32],
     ) -> Result<(), CompressionError> {
-        let decode = &mut self.room.decode;
-        within(self.pool.as_ref(), || decode.run(messages, reduction, out))
+        let (level, decode) = (self.level, &mut self.room.decode);
+        within(self.pool.as_ref(), || decode.run(level, messages, reduction, out))
     }
 }

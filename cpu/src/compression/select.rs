@@ -189,8 +189,10 @@ impl Select {
         let reach = rank as f64 + 4.0 * (rank as f64).sqrt() + 4.0;
         let mut low = self.foresee(reach * len as f64 / sample.count as f64, streams.values()).low;
         // More than the upper tolerance never has to be known in full: then the exact top-k is sent.
-        let keep = sampling.refine.map(|refine| (f64::from(refine.upper) * k as f64) as usize + 1);
-        let keep = keep.map(|keep| keep.max(4 * k).min(len));
+        let keep = sampling.refine.map(|refine| {
+            let tolerated = (f64::from(refine.upper) * k as f64) as usize;
+            tolerated.saturating_add(1).max(4 * k).min(len)
+        });
         self.pass.run(level, streams.reborrow(), low, keep, found);
 
         let threshold = self.threshold(sample, rank, streams.values(), found);

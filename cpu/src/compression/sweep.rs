@@ -65,14 +65,14 @@ impl Sweep<'_> {
         // Multiplying by 1 changes nothing but the bits of a NaN, which only matter to a threshold that is one.
         if self.scale == 1.0 && self.threshold <= INFINITE {
             for g in blocks {
-                hits.note(mask, g, BLOCK);
+                hits.note(mask, g);
             }
         } else {
             for g in blocks {
-                hits.note(mask, &g.map(|g| self.scale * g), BLOCK);
+                hits.note(mask, &g.map(|g| self.scale * g));
             }
         }
-        hits.note(mask, &padded(rest).map(|g| self.scale * g), rest.len());
+        hits.note(mask, &padded(rest).map(|g| self.scale * g));
         hits.count
     }
 
@@ -83,11 +83,11 @@ impl Sweep<'_> {
         let (v_blocks, v_rest) = self.chunk.velocity.as_chunks_mut::<BLOCK>();
         for (g, v) in g_blocks.iter().zip(v_blocks) {
             add(self.scale, g, v);
-            hits.note(mask, v, BLOCK);
+            hits.note(mask, v);
         }
         let mut v = padded(v_rest);
         add(self.scale, &padded(g_rest), &mut v);
-        hits.note(mask, &v, v_rest.len());
+        hits.note(mask, &v);
         v_rest.copy_from_slice(&v[..v_rest.len()]);
         hits.count
     }
@@ -100,18 +100,19 @@ impl Sweep<'_> {
         let (v_blocks, v_rest) = self.chunk.velocity.as_chunks_mut::<BLOCK>();
         for ((g, u), v) in g_blocks.iter().zip(u_blocks).zip(v_blocks) {
             correct(feedback, self.scale, g, u, v);
-            hits.note(mask, v, BLOCK);
+            hits.note(mask, v);
         }
         let (mut u, mut v) = (padded(u_rest), padded(v_rest));
         correct(feedback, self.scale, &padded(g_rest), &mut u, &mut v);
-        hits.note(mask, &v, v_rest.len());
+        hits.note(mask, &v);
         u_rest.copy_from_slice(&u[..u_rest.len()]);
         v_rest.copy_from_slice(&v[..v_rest.len()]);
         hits.count
     }
 }
 
-/// The last elements with zeros behind them.
+/// The last elements with zeros behind them, which stay zero (factor and scale are finite) and which no threshold lets
+/// pass.
 #[inline(always)]
 fn padded(rest: &[f32]) -> [f32; BLOCK] {
     let mut block = [0.0; BLOCK];
@@ -147,13 +148,10 @@ impl<'a> Hits<'a> {
         Self { base, limit: threshold - 1, found, count: 0 }
     }
 
-    /// Looks at the next block, of which the first `len` numbers belong to the bucket.
+    /// Looks at the next block.
     #[inline(always)]
-    fn note<M: Mask>(&mut self, mask: M, block: &[f32; BLOCK], len: usize) {
+    fn note<M: Mask>(&mut self, mask: M, block: &[f32; BLOCK]) {
         let mut bits = mask.above(block, self.limit);
-        if len < BLOCK {
-            bits &= (1 << len) - 1;
-        }
         let base = self.base;
         self.base = base.wrapping_add(BLOCK as u32);
         if bits == 0 {

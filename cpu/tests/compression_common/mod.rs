@@ -116,7 +116,8 @@ fn counts() -> impl Strategy<Value = Count> {
 }
 
 fn samplings() -> impl Strategy<Value = Sampling> {
-    let refinements = (0.5f32..0.95, 1.0f32..2.0, 0u32..12);
+    let uppers = prop_oneof![9 => 1.0f32..2.0, 1 => Just(f32::MAX)];
+    let refinements = (0.5f32..0.95, uppers, 0u32..12);
     let refinements = refinements.prop_map(|(lower, upper, iterations)| Refinement { lower, upper, iterations });
     let any = (prop::sample::select(vec![0.001, 0.01, 0.1, 1.0]), prop::option::of(refinements));
     prop_oneof![

@@ -29,7 +29,8 @@ pub struct Momentum {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// How compressed buckets travel, whatever its `len`; without it, all buckets are dense.
+    /// How compressed buckets travel, whatever its `len`; without it, all buckets are dense. A number of entries is that
+    /// of each bucket.
     pub compression: Option<CompressionSpec>,
     /// Warm-up of the density.
     pub schedule: Schedule,

@@ -46,15 +46,7 @@ impl fmt::Display for DataParallelError {
     }
 }
 
-impl core::error::Error for DataParallelError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Compression(error) => Some(error),
-            Self::Collective(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+impl core::error::Error for DataParallelError {}
 
 impl From<CompressionError> for DataParallelError {
     fn from(error: CompressionError) -> Self {
