@@ -176,6 +176,7 @@ impl ValueFormat {
     /// assert_eq!(ValueFormat::F16.round(1e6), 65504.0);
     /// assert_eq!(ValueFormat::Bf16.round(-f32::MAX), -3.3895314e38);
     /// ```
+    #[inline]
     pub fn round(self, value: f32) -> f32 {
         if value.is_nan() {
             return f32::NAN;

@@ -159,7 +159,6 @@ impl Mask for Avx512 {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[clippy::msrv = "1.89"]
 mod x86 {
     use super::{Avx2, Avx512, BLOCK, Kernel};
     use std::arch::x86_64::{
