@@ -17,7 +17,8 @@ use tilewright_attention::Format;
 use tilewright_conformance::attention::file;
 use tilewright_conformance::attention::in_process::InProcess;
 use tilewright_conformance::attention::wire::{Shapes, from_json};
-use tilewright_conformance::{Profile, Request, Subject, Tensor, Tensors};
+use tilewright_conformance::attention::{Profile, Request, Subject};
+use tilewright_conformance::{Tensor, Tensors};
 use tilewright_cpu::CpuAttention;
 
 /// What to do wrong, `FAULT=NUMBER`, and at which request (from 1) for those that strike once.
@@ -85,7 +86,7 @@ fn answer(subject: &mut InProcess<CpuAttention>, request: &Value, mode: &Mode) -
     let wanted: Vec<&str> = request["want"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let known = ["o", "lse", "d_q", "d_k", "d_v", "d_bias", "d_sink"];
     let want: Vec<&'static str> = known.into_iter().filter(|name| wanted.contains(name)).collect();
-    let layout = tilewright_conformance::Layout::Contiguous;
+    let layout = tilewright_conformance::attention::Layout::Contiguous;
     let outputs = subject.run(&Request { id: text("case")?, spec: &spec, inputs: &inputs, layout, want: &want })?;
     write(Path::new(text("outputs")?), outputs, mode)
 }

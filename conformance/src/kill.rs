@@ -1,32 +1,48 @@
-//! The suite on trial: planted bugs it must catch, correct kernels it must not.
+//! The suite on trial: planted bugs it must catch, correct variants it must not. One matrix for every family.
 
-use crate::attention::case::Case;
-use crate::attention::in_process::InProcess;
-use crate::attention::judge::Kind;
-use crate::attention::trial::{Prepared, Verdict, examine};
-use crate::subject::Profile;
+use crate::report::{Measure, new_table};
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use tilewright_attention::Contract;
-use tilewright_mutants::{CorrectVariant, Kernel, Mutant};
-use tilewright_scalar::Format;
+use std::fmt::Write;
 
-/// What the suite did to one kernel.
+/// A planted bug, described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bug {
+    /// Stable number.
+    pub id: u16,
+    /// Kebab-case name.
+    pub name: &'static str,
+    /// Where it lives.
+    pub group: String,
+    /// What is wrong.
+    pub about: &'static str,
+    /// Which inputs reveal it.
+    pub trigger: &'static str,
+}
+
+/// A correct variant, described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Name.
+    pub name: &'static str,
+    /// What is different about it.
+    pub about: &'static str,
+}
+
+/// What the suite did to one defendant.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// Cases put to it.
     pub cases: usize,
     /// Cases that rejected it, by the kind of violation that came first.
-    pub rejections: BTreeMap<Kind, usize>,
+    pub rejections: BTreeMap<&'static str, usize>,
     /// A case that rejected it.
     pub example: Option<String>,
     /// Elements judged.
     pub elements: u64,
-    /// Largest error over certain bound among the cases that did not reject it.
-    pub bound_ratio: f64,
-    /// The same over the statistical limit.
-    pub spread_ratio: f64,
+    /// Largest measures among the cases that did not reject it.
+    pub measures: Vec<f64>,
 }
 
 impl Record {
@@ -35,121 +51,65 @@ impl Record {
         !self.rejections.is_empty()
     }
 
-    fn merge(&mut self, other: Self) {
+    /// Adds what other cases did.
+    pub fn merge(&mut self, other: Self) {
         self.cases += other.cases;
         for (kind, n) in other.rejections {
             *self.rejections.entry(kind).or_default() += n;
         }
         self.example = self.example.take().or(other.example);
         self.elements += other.elements;
-        self.bound_ratio = self.bound_ratio.max(other.bound_ratio);
-        self.spread_ratio = self.spread_ratio.max(other.spread_ratio);
+        self.measures.resize(self.measures.len().max(other.measures.len()), 0.0);
+        self.measures.iter_mut().zip(other.measures).for_each(|(largest, x)| *largest = largest.max(x));
+    }
+
+    fn kinds(&self) -> String {
+        let kinds: Vec<String> = self.rejections.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+        kinds.join(", ")
     }
 }
 
 /// The kill matrix: planted bugs × checks, correct variants × checks.
 #[derive(Clone, Debug)]
 pub struct KillMatrix {
+    /// What is measured of variants.
+    pub measures: Vec<Measure>,
     /// Each planted bug and what became of it.
-    pub mutants: Vec<(&'static Mutant, Record)>,
+    pub mutants: Vec<(Bug, Record)>,
     /// Each correct variant and what became of it.
-    pub controls: Vec<(CorrectVariant, Record)>,
+    pub controls: Vec<(Control, Record)>,
 }
 
-/// A kernel of the dock, with what it claims.
-struct Defendant {
-    kernel: Box<dyn Fn() -> Kernel + Sync>,
-    supports: Box<dyn Fn(Format) -> bool + Sync>,
-    contract: Box<dyn Fn(Format) -> Contract + Sync>,
-}
-
-/// Puts every mutant and every correct variant to every case. `on_case` is called as each case is done.
+/// Puts all bugs and variants to every case, cases in parallel: `judge` gives one record a bug, then one a variant.
 ///
 /// # Errors
-/// A line of text if a case cannot be generated.
-pub fn kill_matrix(
-    mutants: &[&'static Mutant],
-    controls: Vec<CorrectVariant>,
-    cases: &[Case],
-    on_case: impl Fn() + Sync,
+/// What `judge` says.
+pub fn kill_matrix<C: Sync>(
+    bugs: Vec<Bug>,
+    controls: Vec<Control>,
+    measures: Vec<Measure>,
+    cases: &[C],
+    judge: impl Fn(&C) -> Result<Vec<Record>, String> + Sync,
 ) -> Result<KillMatrix, String> {
-    let defendants: Vec<Defendant> = mutants
-        .iter()
-        .map(|&mutant| Defendant {
-            kernel: Box::new(move || mutant.kernel()),
-            supports: Box::new(move |format| mutant.supports(format)),
-            contract: Box::new(move |format| mutant.contract(format)),
-        })
-        .chain(controls.iter().map(|control| {
-            let variant = control.variant;
-            Defendant {
-                kernel: Box::new(move || Kernel::correct(variant)),
-                supports: Box::new(move |format| variant.supports(format)),
-                contract: Box::new(move |format| variant.contract(format)),
-            }
-        }))
-        .collect();
-    let blank = || vec![Record::default(); defendants.len()];
-    let records = cases
-        .par_iter()
-        .map(|case| {
-            let records = one_case(case, &defendants);
-            on_case();
-            records
-        })
-        .try_reduce(blank, |mut a, b| {
-            a.iter_mut().zip(b).for_each(|(a, b)| a.merge(b));
-            Ok(a)
-        })?;
+    let blank = || vec![Record::default(); bugs.len() + controls.len()];
+    let records = cases.par_iter().map(&judge).try_reduce(blank, |mut a, b| {
+        a.iter_mut().zip(b).for_each(|(a, b)| a.merge(b));
+        Ok(a)
+    })?;
     let mut records = records.into_iter();
-    let mutants = mutants.iter().copied().zip(records.by_ref()).collect();
-    Ok(KillMatrix { mutants, controls: controls.into_iter().zip(records).collect() })
-}
-
-fn one_case(case: &Case, defendants: &[Defendant]) -> Result<Vec<Record>, String> {
-    let mut prepared: Vec<Prepared> = vec![Prepared::new(case, &Contract::strict(case.format), true)?];
-    let mut records = Vec::with_capacity(defendants.len());
-    for defendant in defendants {
-        let mut record = Record::default();
-        if (defendant.supports)(case.format) {
-            let contract = (defendant.contract)(case.format);
-            let known = prepared.iter().position(|p| p.contract == contract);
-            let index = if let Some(index) = known {
-                index
-            } else {
-                prepared.push(prepared[0].under_contract(&contract)?);
-                prepared.len() - 1
-            };
-            let formats = crate::attention::suite::FORMATS;
-            let mut subject = InProcess::new((defendant.kernel)(), Profile::new("defendant", "", &formats));
-            let outcome = examine(&mut subject, &prepared[index]);
-            record.cases = 1;
-            record.elements = outcome.judgement.elements;
-            if matches!(outcome.verdict, Verdict::Conforms | Verdict::Vacuous) {
-                record.bound_ratio = outcome.judgement.bound_ratio;
-                record.spread_ratio = outcome.judgement.spread_ratio;
-            } else {
-                let kind = outcome.judgement.violations.first().map_or(Kind::Failed, |violation| violation.kind);
-                record.rejections.insert(kind, 1);
-                record.example = Some(format!(
-                    "{case}: {}",
-                    outcome
-                        .judgement
-                        .violations
-                        .first()
-                        .map_or_else(|| outcome.reason.clone().unwrap_or_default(), ToString::to_string,)
-                ));
-            }
-        }
-        records.push(record);
-    }
-    Ok(records)
+    let mutants = bugs.into_iter().zip(records.by_ref()).collect();
+    Ok(KillMatrix { measures, mutants, controls: controls.into_iter().zip(records).collect() })
 }
 
 impl KillMatrix {
     /// Mutants that some case rejected.
     pub fn killed(&self) -> usize {
         self.mutants.iter().filter(|(_, record)| record.rejected()).count()
+    }
+
+    /// Mutants that no case rejected, by number.
+    pub fn survivors(&self) -> Vec<u16> {
+        self.mutants.iter().filter(|(_, record)| !record.rejected()).map(|(bug, _)| bug.id).collect()
     }
 
     /// Correct variants that some case rejected.
@@ -164,8 +124,8 @@ impl KillMatrix {
 
     /// Adds what other cases found.
     pub fn extend(&mut self, other: Self) {
-        for (mutant, record) in other.mutants {
-            if let Some((_, known)) = self.mutants.iter_mut().find(|(known, _)| known.id == mutant.id) {
+        for (bug, record) in other.mutants {
+            if let Some((_, known)) = self.mutants.iter_mut().find(|(known, _)| known.id == bug.id) {
                 known.merge(record);
             }
         }
@@ -178,33 +138,31 @@ impl KillMatrix {
 
     /// The JSON report.
     pub fn to_json(&self) -> Value {
-        let rejections = |record: &Record| -> BTreeMap<&'static str, usize> {
-            record.rejections.iter().map(|(kind, n)| (kind.name(), *n)).collect()
-        };
-        let mutants = self.mutants.iter().map(|(mutant, record)| {
+        let mutants = self.mutants.iter().map(|(bug, record)| {
             json!({
-                "id": mutant.id,
-                "name": mutant.name,
-                "group": format!("{:?}", mutant.group).to_lowercase(),
-                "about": mutant.about,
-                "trigger": mutant.trigger,
+                "id": bug.id,
+                "name": bug.name,
+                "group": bug.group,
+                "about": bug.about,
+                "trigger": bug.trigger,
                 "killed": record.rejected(),
                 "cases": record.cases,
-                "rejections": rejections(record),
+                "rejections": record.rejections,
                 "example": record.example,
             })
         });
         let controls = self.controls.iter().map(|(control, record)| {
-            json!({
-                "name": control.name,
-                "about": control.about,
-                "cases": record.cases,
-                "elements": record.elements,
-                "rejections": rejections(record),
-                "example": record.example,
-                "bound_ratio": record.bound_ratio,
-                "spread_ratio": record.spread_ratio,
-            })
+            let mut line = Map::new();
+            line.insert("name".into(), json!(control.name));
+            line.insert("about".into(), json!(control.about));
+            line.insert("cases".into(), json!(record.cases));
+            line.insert("elements".into(), json!(record.elements));
+            line.insert("rejections".into(), json!(record.rejections));
+            line.insert("example".into(), json!(record.example));
+            for (n, measure) in self.measures.iter().enumerate() {
+                line.insert(measure.key.into(), json!(record.measures.get(n).copied().unwrap_or(0.0)));
+            }
+            Value::Object(line)
         });
         json!({
             "mutants": {"total": self.mutants.len(), "killed": self.killed()},
@@ -216,5 +174,32 @@ impl KillMatrix {
             "matrix": mutants.collect::<Vec<_>>(),
             "variants": controls.collect::<Vec<_>>(),
         })
+    }
+
+    /// The tables, for people.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut table = new_table();
+        table.set_header(["id", "planted bug", "cases", "killed by", "reveals itself on"]);
+        for (bug, record) in &self.mutants {
+            let verdict = if record.rejected() { record.kinds() } else { "SURVIVES".into() };
+            let cases = record.cases.to_string();
+            table.add_row([bug.id.to_string(), bug.name.into(), cases, verdict, bug.trigger.into()]);
+        }
+        let _ = writeln!(text, "{table}");
+        let mut table = new_table();
+        let measured = self.measures.iter().map(|measure| measure.heading);
+        table.set_header(["correct variant", "cases", "elements"].into_iter().chain(measured).chain(["rejected by"]));
+        for (control, record) in &self.controls {
+            let numbers = (0..self.measures.len()).map(|n| record.measures.get(n).copied().unwrap_or(0.0));
+            let row = [control.name.to_string(), record.cases.to_string(), record.elements.to_string()];
+            let verdict = if record.rejected() { record.kinds() } else { "–".into() };
+            table.add_row(row.into_iter().chain(numbers.map(|x| format!("{x:.3}"))).chain([verdict]));
+        }
+        let _ = writeln!(text, "{table}");
+        for (control, record) in self.controls.iter().filter(|(_, record)| record.rejected()) {
+            let _ = writeln!(text, "FALSE REJECT {}: {}", control.name, record.example.as_deref().unwrap_or_default());
+        }
+        text
     }
 }

@@ -4,25 +4,25 @@
 //! line it reads:
 //!
 //! ```text
-//! → {"case":ID, "family":"attention", "spec":{…}, "inputs":PATH, "outputs":PATH, "want":["o","lse",…]}
-//! ← {"ok":true}  or  {"ok":true,"missing":["lse"]}  or  {"unsupported":"why"}  or  {"error":"what"}
+//! → {"case":ID, "family":FAMILY, "spec":{…}, "inputs":PATH, "outputs":PATH, …}
+//! ← {"ok":true}  or  {"unsupported":"why"}  or  {"error":"what"}
 //! ```
 //!
 //! Tensors travel in safetensors files. A crash or a time-out is a verdict on the case at hand; the next case starts
 //! the program anew. What it writes to standard error is kept, and its last line goes into the verdict.
+//!
+//! What a profile declares, and what a request and the files hold, is each family's own:
+//! [`attention::process`](crate::attention::process), [`compression::process`](crate::compression::process).
 
-use crate::attention::{case::format_from_name, file, wire};
-use crate::subject::{Feature, Profile, Request, Subject, SubjectError, Tensors};
+use crate::SubjectError;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tilewright_attention::Contract;
-use tilewright_scalar::Format;
 
 /// Longest line taken from a program: a profile or an answer is far shorter, and a flood must not fill memory.
 const LONGEST_LINE: u64 = 1 << 20;
@@ -31,12 +31,11 @@ const LINES_AHEAD: usize = 4;
 /// How long a program that closed its output may take to end, and its last words to arrive.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// An external program as a subject.
+/// An external program, started by a shell and started again when it has ended.
 #[derive(Debug)]
-pub struct Process {
+pub struct Program {
     command: String,
     time_limit: Duration,
-    profile: Profile,
     running: Option<Running>,
     directory: TempDir,
 }
@@ -50,35 +49,87 @@ struct Running {
     last_words: Arc<Mutex<String>>,
     /// Closed at the end of standard error.
     silence: Receiver<()>,
+    /// How it ended, once it was waited for: from then on its number may be another's.
+    reaped: Option<std::io::Result<ExitStatus>>,
+}
+
+impl Running {
+    /// Ends the program, if it has not ended yet, and everything it started.
+    fn end(&mut self) -> &std::io::Result<ExitStatus> {
+        self.reaped.get_or_insert_with(|| {
+            end(&mut self.child);
+            self.child.wait()
+        })
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already; either way nothing of it is left.
-        end(&mut self.child);
-        let _ = self.child.wait();
+        self.end();
     }
 }
 
-impl Process {
-    /// Starts `command` by the shell and reads its profile.
+impl Program {
+    /// Starts `command` by the shell; also returns its first line.
     ///
     /// # Errors
-    /// [`SubjectError`] if it does not start, ends, takes longer than `time_limit` or writes something else first.
-    pub fn start(command: &str, time_limit: Duration) -> Result<Self, SubjectError> {
+    /// [`SubjectError`] if it does not start, ends, or takes longer than `time_limit` to write that line.
+    pub fn start(command: &str, time_limit: Duration) -> Result<(Self, String), SubjectError> {
         let directory =
             tempfile::tempdir().map_err(|error| SubjectError::Failed(format!("temporary directory: {error}")))?;
-        let mut process = Self {
-            command: command.into(),
-            time_limit,
-            profile: Profile::new(command, "", &[]),
-            running: None,
-            directory,
-        };
-        let profile = process.launch()?;
-        process.profile =
-            parse_profile(&profile).map_err(|what| SubjectError::Misbehaved(format!("profile: {what}")))?;
-        Ok(process)
+        let mut program = Self { command: command.into(), time_limit, running: None, directory };
+        let profile = program.launch()?;
+        Ok((program, profile))
+    }
+
+    /// Where the inputs of a request go, to be written before [`exchange`](Self::exchange).
+    pub fn inputs(&self) -> PathBuf {
+        self.directory.path().join("inputs.safetensors")
+    }
+
+    /// Where the program writes its outputs, to be read after [`exchange`](Self::exchange).
+    pub fn outputs(&self) -> PathBuf {
+        self.directory.path().join("outputs.safetensors")
+    }
+
+    /// One request and its answer, an object in which `ok` is true. The paths of inputs and outputs are added to the
+    /// request; a program that has ended is started again.
+    ///
+    /// # Errors
+    /// [`SubjectError`]: what the program says, or what became of it.
+    pub fn exchange(&mut self, mut request: Value) -> Result<Value, SubjectError> {
+        let outputs = self.outputs();
+        // An answer must not be the previous case's.
+        if outputs.exists() {
+            std::fs::remove_file(&outputs)
+                .map_err(|error| SubjectError::Failed(format!("{}: {error}", outputs.display())))?;
+        }
+        // A line that nobody asked for would be taken for the answer to this request.
+        let unasked = self.running.as_ref().and_then(|running| running.lines.try_recv().ok()?.ok());
+        if let Some(line) = unasked {
+            self.running = None;
+            return Err(SubjectError::Misbehaved(format!("wrote `{}` before it was asked", excerpt(&line, 120))));
+        }
+        if self.running.is_none() {
+            self.launch()?;
+        }
+        request["inputs"] = json!(self.inputs());
+        request["outputs"] = json!(outputs);
+        if let Some(running) = &self.running {
+            // If the writer is gone so is the program's end of the pipe, and the next line, or its absence, tells why.
+            let _ = running.requests.send(request.to_string());
+        }
+        let answer = self.next_line()?;
+        match parse_answer(&answer) {
+            Ok(Reply::Done(answer)) => Ok(answer),
+            Ok(Reply::Unsupported(why)) => Err(SubjectError::Unsupported(why)),
+            Ok(Reply::Error(what)) => Err(SubjectError::Failed(what)),
+            Err(error) => {
+                // Whatever else it is about to say belongs to no request.
+                self.running = None;
+                Err(error)
+            }
+        }
     }
 
     /// Starts the program and returns its first line.
@@ -118,7 +169,7 @@ impl Process {
             let _speaking = speaking;
             keep_last_line(&mut BufReader::new(stderr), &words);
         });
-        self.running = Some(Running { child, requests, lines, last_words, silence });
+        self.running = Some(Running { child, requests, lines, last_words, silence, reaped: None });
         self.next_line()
     }
 
@@ -133,64 +184,6 @@ impl Process {
         };
         self.running = None;
         Err(error)
-    }
-
-    fn exchange(&mut self, request: &Request<'_>) -> Result<Tensors, SubjectError> {
-        let (inputs, outputs) =
-            (self.directory.path().join("inputs.safetensors"), self.directory.path().join("outputs.safetensors"));
-        file::write(&inputs, request.inputs, BTreeMap::new())
-            .map_err(|error| SubjectError::Failed(error.to_string()))?;
-        // An answer must not be the previous case's.
-        if outputs.exists() {
-            std::fs::remove_file(&outputs)
-                .map_err(|error| SubjectError::Failed(format!("{}: {error}", outputs.display())))?;
-        }
-        // A line that nobody asked for would be taken for the answer to this request.
-        let unasked = self.running.as_ref().and_then(|running| running.lines.try_recv().ok()?.ok());
-        if let Some(line) = unasked {
-            self.running = None;
-            return Err(SubjectError::Misbehaved(format!("wrote `{}` before it was asked", excerpt(&line, 120))));
-        }
-        if self.running.is_none() {
-            self.launch()?;
-        }
-        let line = json!({
-            "case": request.id,
-            "family": "attention",
-            "spec": wire::to_json(request.spec),
-            "inputs": inputs,
-            "outputs": outputs,
-            "want": request.want,
-        });
-        if let Some(running) = &self.running {
-            // If the writer is gone so is the program's end of the pipe, and the next line, or its absence, tells why.
-            let _ = running.requests.send(line.to_string());
-        }
-        let answer = self.next_line()?;
-        match parse_answer(&answer) {
-            Ok(Reply::Done) => {}
-            Ok(Reply::Unsupported(why)) => return Err(SubjectError::Unsupported(why)),
-            Ok(Reply::Error(what)) => return Err(SubjectError::Failed(what)),
-            Err(error) => {
-                // Whatever else it is about to say belongs to no request.
-                self.running = None;
-                return Err(error);
-            }
-        }
-        let contents = file::read(&outputs).map_err(|error| SubjectError::Misbehaved(error.to_string()))?;
-        let (mut tensors, _) = contents;
-        tensors.retain(|name, _| request.want.contains(&name.as_str()));
-        Ok(tensors)
-    }
-}
-
-impl Subject for Process {
-    fn profile(&self) -> &Profile {
-        &self.profile
-    }
-
-    fn run(&mut self, request: &Request<'_>) -> Result<Tensors, SubjectError> {
-        self.exchange(request)
     }
 }
 
@@ -210,12 +203,12 @@ fn shell(command: &str) -> Command {
     shell
 }
 
-/// Ends the shell and everything it started.
+/// Ends the shell and everything it started. It must not have been waited for: until then its number, and that of its
+/// group, is its own.
 #[cfg(unix)]
 fn end(child: &mut Child) {
-    use rustix::process::{Pid, Signal, kill_process_group};
-    // The group's leader has not been waited for, so its number is still its own.
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+    use rustix::process::{Signal, kill_process_group};
+    if let Some(group) = group_of(child) {
         let _ = kill_process_group(group, Signal::KILL);
     }
     let _ = child.kill();
@@ -224,6 +217,24 @@ fn end(child: &mut Child) {
 #[cfg(not(unix))]
 fn end(child: &mut Child) {
     let _ = child.kill();
+}
+
+#[cfg(unix)]
+fn group_of(child: &Child) -> Option<rustix::process::Pid> {
+    i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw)
+}
+
+/// Whether the shell has ended, without waiting for it: its number stays its own.
+#[cfg(unix)]
+fn has_ended(child: &mut Child) -> bool {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    group_of(child).is_none_or(|pid| !matches!(waitid(WaitId::Pid(pid), look), Ok(None)))
+}
+
+#[cfg(not(unix))]
+fn has_ended(child: &mut Child) -> bool {
+    !matches!(child.try_wait(), Ok(None))
 }
 
 /// One line of at most [`LONGEST_LINE`] bytes; `None` at the end.
@@ -253,13 +264,14 @@ fn keep_last_line(reader: &mut impl BufRead, words: &Mutex<String>) {
 /// How a program ended and what it said last.
 fn farewell(running: &mut Running) -> String {
     let deadline = Instant::now() + FAREWELL;
-    let status = loop {
-        match running.child.try_wait() {
-            Ok(Some(status)) => break status.to_string(),
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-            Ok(None) => break "closed its standard output".into(),
-            Err(error) => break error.to_string(),
-        }
+    while !has_ended(&mut running.child) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let status = if has_ended(&mut running.child) {
+        // Its group goes with it: what is left of it could hold the other end of standard error open.
+        running.end().as_ref().map_or_else(ToString::to_string, ToString::to_string)
+    } else {
+        "closed its standard output".into()
     };
     let _ = running.silence.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     let words = running.last_words.lock().map(|words| words.clone()).unwrap_or_default();
@@ -267,7 +279,7 @@ fn farewell(running: &mut Running) -> String {
 }
 
 enum Reply {
-    Done,
+    Done(Value),
     Unsupported(String),
     Error(String),
 }
@@ -289,128 +301,94 @@ fn parse_answer(line: &str) -> Result<Reply, SubjectError> {
     } else if let Some(what) = said("error") {
         Ok(Reply::Error(text(what)))
     } else if answer.get("ok").and_then(Value::as_bool) == Some(true) {
-        Ok(Reply::Done)
+        Ok(Reply::Done(answer))
     } else {
         Err(confused())
     }
 }
 
 /// Longest part of a program's own words that goes into a report.
-const LONGEST_REASON: usize = 400;
+pub(crate) const LONGEST_REASON: usize = 400;
 
 /// The beginning of a text as one line without control characters.
-fn excerpt(text: &str, longest: usize) -> String {
+pub(crate) fn excerpt(text: &str, longest: usize) -> String {
     text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(longest).collect()
 }
 
-/// Reads a profile: `name`, `version`, `formats`, and optionally `supports`, `backward`, `deterministic`, `contract`.
-///
-/// # Errors
-/// A line that names the key and what it held.
-pub fn parse_profile(line: &str) -> Result<Profile, String> {
-    let json: Value =
-        serde_json::from_str(line).map_err(|_| format!("got `{}`, expected one JSON object", excerpt(line, 120)))?;
-    let text = |key: &str| excerpt(json.get(key).and_then(Value::as_str).unwrap_or_default(), 120);
-    let name = json.get("name").and_then(Value::as_str).ok_or("name: missing, expected text")?;
-    let names = |key: &str| -> Result<Option<Vec<&str>>, String> {
-        let Some(value) = json.get(key) else { return Ok(None) };
+/// A program's profile, read key by key.
+pub(crate) struct ProfileLine {
+    json: Value,
+}
+
+impl ProfileLine {
+    /// Reads the line, which must be of the family on trial; one that names none is an attention kernel's, as all were
+    /// before there were families.
+    pub(crate) fn parse(line: &str, family: &str) -> Result<Self, String> {
+        let json: Value = serde_json::from_str(line)
+            .map_err(|_| format!("got `{}`, expected one JSON object", excerpt(line, 120)))?;
+        let said = json.get("family").map_or("attention", |family| family.as_str().unwrap_or_default());
+        if said != family {
+            return Err(format!("family: got `{}`, expected `{family}`", excerpt(said, 120)));
+        }
+        Ok(Self { json })
+    }
+
+    /// What stands at a key.
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.json.get(key)
+    }
+
+    /// The name, which every profile has.
+    pub(crate) fn name(&self) -> Result<String, String> {
+        self.get("name")
+            .and_then(Value::as_str)
+            .map(|name| excerpt(name, 120))
+            .ok_or("name: missing, expected text".into())
+    }
+
+    /// Text, or nothing.
+    pub(crate) fn text(&self, key: &str) -> String {
+        excerpt(self.get(key).and_then(Value::as_str).unwrap_or_default(), 120)
+    }
+
+    /// A list of names, each of something `known`, if the key is there; doubles count once.
+    pub(crate) fn names<T: PartialEq>(
+        &self,
+        key: &str,
+        known: impl Fn(&str) -> Option<T>,
+        expected: &str,
+    ) -> Result<Option<Vec<T>>, String> {
+        let Some(value) = self.get(key) else { return Ok(None) };
         let list = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
-        list.map(Some)
-            .ok_or_else(|| format!("{key}: got {}, expected a list of names", excerpt(&value.to_string(), 120)))
-    };
-    let flag = |key: &str, default: bool| match json.get(key) {
-        None => Ok(default),
-        Some(value) => {
-            let wrong = || format!("{key}: got {}, expected true or false", excerpt(&value.to_string(), 120));
-            value.as_bool().ok_or_else(wrong)
+        let list =
+            list.ok_or_else(|| format!("{key}: got {}, expected a list of names", excerpt(&value.to_string(), 120)))?;
+        let mut names = Vec::new();
+        for name in list {
+            let name =
+                known(name).ok_or_else(|| format!("{key}: got `{}`, expected {expected}", excerpt(name, 120)))?;
+            if !names.contains(&name) {
+                names.push(name);
+            }
         }
-    };
-    let format = |key: &str, name: &str| {
-        format_from_name(name)
-            .ok_or_else(|| format!("{key}: got `{}`, expected f64, f32, f16 or bf16", excerpt(name, 120)))
-    };
-    let mut formats: Vec<Format> = Vec::new();
-    for name in names("formats")?.ok_or("formats: missing, expected a list of names")? {
-        let format = format("formats", name)?;
-        if !formats.contains(&format) {
-            formats.push(format);
-        }
+        Ok(Some(names))
     }
-    if formats.is_empty() {
-        return Err("formats: got [], expected at least one of f64, f32, f16 or bf16".into());
-    }
-    let mut profile = Profile::new(&excerpt(name, 120), &text("version"), &formats);
-    if let Some(supports) = names("supports")? {
-        let feature = |name: &str| {
-            Feature::from_name(name)
-                .ok_or_else(|| format!("supports: got `{}`, expected a feature's name", excerpt(name, 120)))
-        };
-        profile.supports = supports.into_iter().map(feature).collect::<Result<_, _>>()?;
-    }
-    profile.backward = flag("backward", true)?;
-    profile.deterministic = flag("deterministic", true)?;
-    if let Some(contracts) = json.get("contract") {
-        let contracts = contracts.as_object().ok_or("contract: expected an object with an entry a storage format")?;
-        for (storage, fields) in contracts {
-            profile.contracts.push(parse_contract(format("contract", storage)?, fields)?);
-        }
-    }
-    Ok(profile)
-}
 
-/// Reads a contract; what it does not say is as [`Contract::strict`] has it.
-fn parse_contract(storage: Format, fields: &Value) -> Result<Contract, String> {
-    let mut contract = Contract::strict(storage);
-    let fields = fields.as_object().ok_or_else(|| format!("contract.{}: expected an object", storage.name))?;
-    if let Some(accum) = fields.get("accum") {
-        let accum = numeric_format("accum", accum)?;
-        contract = Contract {
-            accum,
-            scores: accum,
-            probabilities: accum,
-            score_gradients: accum,
-            output_accum: accum,
-            gradient_accum: accum,
-            lse: accum,
-            ..contract
-        };
+    /// The same for a key that must be there and not be empty.
+    pub(crate) fn some_names<T: PartialEq>(
+        &self,
+        key: &str,
+        known: impl Fn(&str) -> Option<T>,
+        expected: &str,
+    ) -> Result<Vec<T>, String> {
+        let names =
+            self.names(key, known, expected)?.ok_or_else(|| format!("{key}: missing, expected a list of names"))?;
+        if names.is_empty() { Err(format!("{key}: got [], expected at least one of {expected}")) } else { Ok(names) }
     }
-    for (key, value) in fields {
-        let number = || {
-            value.as_f64().filter(|x| (0.0..=1e15).contains(x)).ok_or_else(|| {
-                format!("contract.{key}: got {}, expected a number from 0 to 1e15", excerpt(&value.to_string(), 120))
-            })
-        };
-        let flag = || {
-            let wrong = || format!("contract.{key}: got {}, expected true or false", excerpt(&value.to_string(), 120));
-            value.as_bool().ok_or_else(wrong)
-        };
-        match key.as_str() {
-            "accum" => {}
-            "scores" => contract.scores = numeric_format(key, value)?,
-            "probabilities" => contract.probabilities = numeric_format(key, value)?,
-            "score_gradients" => contract.score_gradients = numeric_format(key, value)?,
-            "output_accum" => contract.output_accum = numeric_format(key, value)?,
-            "gradient_accum" => contract.gradient_accum = numeric_format(key, value)?,
-            "lse" => contract.lse = numeric_format(key, value)?,
-            "truncates" => contract.truncates = flag()?,
-            "flushes_subnormals" => contract.flushes_subnormals = flag()?,
-            "sums_rounded_probabilities" => contract.sums_rounded_probabilities = flag()?,
-            "tile" => contract.tile = (number()? as usize).max(1),
-            "exp_error" => contract.exp_error = number()?,
-            "ln_error" => contract.ln_error = number()?,
-            "tanh_error" => contract.tanh_error = number()?,
-            _ => return Err(format!("contract.{}: no such field", excerpt(key, 120))),
-        }
-    }
-    Ok(contract)
-}
 
-fn numeric_format(key: &str, value: &Value) -> Result<Format, String> {
-    let known = [Format::F64, Format::F32, Format::F16, Format::BF16, Format::TF32, Format::E5M2];
-    let name = value.as_str().unwrap_or_default();
-    known
-        .into_iter()
-        .find(|format| format.name == name)
-        .ok_or_else(|| format!("contract.{key}: got {}, expected a format's name", excerpt(&value.to_string(), 120)))
+    /// True or false.
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, String> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let wrong = || format!("{key}: got {}, expected true or false", excerpt(&value.to_string(), 120));
+        value.as_bool().ok_or_else(wrong)
+    }
 }

@@ -1,6 +1,7 @@
 //! Tensors whose element type is known at run time only: what case files hold and what subjects exchange.
 
 use ndarray::{ArrayD, IxDyn};
+use std::collections::BTreeMap;
 use std::fmt;
 use tilewright_scalar::{Element, Format, bf16, f16};
 
@@ -24,6 +25,9 @@ pub enum Tensor {
     /// bfloat16.
     Bf16(ArrayD<bf16>),
 }
+
+/// Named tensors.
+pub type Tensors = BTreeMap<String, Tensor>;
 
 /// Bytes that do not make a tensor of the shape they came with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -91,6 +91,135 @@ fn a_wrong_case_id_is_refused_by_the_part() {
     }
 }
 
+const COMPRESSION: &str =
+    "compression/n130/topk@0.1/hash@4/momentum=0.9,masked/wire=bf16,rice/heavy/steps=3/ranks=2/7f3a";
+
+#[test]
+fn a_wrong_compression_id_is_refused_by_the_part() {
+    for (from, to, part) in [
+        ("n130", "130", "length"),
+        ("n130", "n1048577", "length"),
+        ("n130", "n-1", "length"),
+        ("topk@0.1", "topk@0", "specification"),
+        ("topk@0.1", "topk@nan", "specification"),
+        ("topk@0.1", "topk@0.1,ratio=1", "selector"),
+        ("topk@0.1", "bottomk@0.1", "selector"),
+        ("topk@0.1", "topk=-1", "selector"),
+        ("topk@0.1", "sampled@0.1", "selector"),
+        ("topk@0.1", "sampled@0.1,ratio=2", "specification"),
+        ("topk@0.1", "sampled@0.1,ratio=1,refine=0.8:1.3", "selector"),
+        ("topk@0.1", "sampled@0.1,ratio=1,refine=0.8:1.3:10:1", "selector"),
+        ("topk@0.1", "fixed=-1", "specification"),
+        ("topk@0.1", "fixed=inf", "specification"),
+        ("hash@4", "hash=0", "specification"),
+        ("hash@4", "hash@-1", "specification"),
+        ("hash@4", "hash@1e6", "placement"),
+        ("hash@4", "hash", "placement"),
+        ("hash@4", "hash@4,some", "placement"),
+        ("momentum=0.9,masked", "momentum=1", "specification"),
+        ("momentum=0.9,masked", "momentum=0.9,masked,nesterov", "feedback"),
+        ("momentum=0.9,masked", "", "feedback"),
+        ("wire=bf16,rice", "wire=f8,rice", "option"),
+        ("wire=bf16,rice", "wire=bf16,rice+clip=nan", "option"),
+        ("wire=bf16,rice", "wire=bf16,rice+tea", "option: got `tea`"),
+        ("heavy", "light", "distribution"),
+        ("steps=3", "steps=0", "steps"),
+        ("steps=3", "steps=65", "steps"),
+        ("ranks=2", "ranks=17", "ranks"),
+        ("ranks=2", "2", "ranks"),
+        ("7f3a", "7f3g", "seed"),
+        ("7f3a", "7f3a/1", "form"),
+        ("n130/topk@0.1", "n1048576/topk@0.1", ""),
+    ] {
+        let id = COMPRESSION.replace(from, to);
+        let id = if part.is_empty() { id.replace("steps=3", "steps=64") } else { id };
+        refused(&["run", "--case", &id], &["case id", part]);
+    }
+}
+
+#[test]
+fn families_are_tried_side_by_side() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = path(&directory, "report.json");
+    let said = run(&["run", "--case", COMPRESSION, "--case", CASE, "--json", &report]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert!(said.out.contains("verdict: conforms"), "{}", said.out);
+    let subjects = json(&report)["subjects"].clone();
+    let families: Vec<&str> = subjects.as_array().unwrap().iter().map(|s| s["family"].as_str().unwrap()).collect();
+    assert_eq!(families, ["attention", "compression"]);
+    for key in ["name", "family", "conforms", "violates", "vacuous", "unsupported", "crashed", "timed_out"] {
+        assert!(subjects.as_array().unwrap().iter().all(|subject| !subject[key].is_null()), "{key}: {subjects}");
+    }
+    assert_eq!(run(&["run", "--family", "compression", "--case", COMPRESSION]).code, Some(0));
+    refused(&["run", "--family", "attention", "--case", COMPRESSION], &["another family"]);
+    refused(&["run", "--family", "compression", "--case", CASE], &["another family"]);
+    refused(&["run", "--family", "lasso"], &["lasso"]);
+    // A program of one family is no subject of the other.
+    refused(
+        &["run", "--family", "compression", "--cmd", &answering("{}"), "--case", COMPRESSION],
+        &["family", "attention"],
+    );
+}
+
+#[test]
+fn a_compressor_that_only_fails_violates() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = path(&directory, "report.json");
+    let command = r#"echo '{"name":"sh","family":"compression"}'; while read x; do echo '{"error":"no table"}'; done"#;
+    let said = run(&["run", "--family", "compression", "--cmd", command, "--case", COMPRESSION, "--json", &report]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.out.contains("DOES NOT CONFORM") && said.out.contains("no table"), "{}", said.out);
+    let violation = json(&report)["violations"][0].clone();
+    assert_eq!((violation["case"].as_str(), violation["kind"].as_str()), (Some(COMPRESSION), Some("failed")));
+    let keys: Vec<&String> = violation.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["case", "hint", "kind", "ratio", "shrunk"]);
+    // The reproducer shows the fault by itself.
+    let shrunk = violation["shrunk"].as_str().unwrap();
+    assert_eq!(run(&["run", "--family", "compression", "--cmd", command, "--case", shrunk]).code, Some(1));
+}
+
+#[test]
+fn the_compression_oracle_answers_and_refuses() {
+    use tilewright_conformance::compression::file::{List, Lists, read, write};
+    let directory = tempfile::tempdir().unwrap();
+    let (input, output) = (path(&directory, "in.safetensors"), path(&directory, "out.safetensors"));
+    let ask = |lists: &Lists, problem: &str| {
+        write(&input, lists, [("a".to_string(), problem.to_string())].into()).unwrap();
+        run(&["oracle", "compression", &input, &output])
+    };
+    let mut lists = Lists::from([("a/gradient".to_string(), List::F32(vec![1.0, -3.0, 2.0, 0.0]))]);
+    let problem = r#"{"selector": {"kind": "top-k", "entries": 1}, "step": 5}"#;
+    let said = ask(&lists, problem);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let answers = read(&output).unwrap();
+    assert_eq!(answers["a/indices"], List::U32(vec![1]));
+    assert_eq!(answers["a/values"], List::F32(vec![-3.0]));
+    assert_eq!(answers["a/velocity"], List::F32(vec![1.0, 0.0, 2.0, 0.0]));
+    lists.insert("a/velocity".into(), List::F32(vec![0.0, 3.0, 0.5, 0.0]));
+    assert_eq!(ask(&lists, problem).code, Some(0));
+    assert_eq!(read(&output).unwrap()["a/values"], List::F32(vec![2.5]));
+    for (lists, problem, words) in [
+        (lists.clone(), "{}", vec!["key selector: got nothing"]),
+        (lists.clone(), "7", vec!["key (problem)"]),
+        (
+            lists.clone(),
+            r#"{"selector": {"kind": "top-k", "entries": 1}, "len": 5}"#,
+            vec!["key len: got 5, expected 4"],
+        ),
+        (lists.clone(), r#"{"selector": {"kind": "top-k", "entries": 1}, "step": -1}"#, vec!["key step: got -1"]),
+        (lists.clone(), r#"{"selector": {"kind": "top-k", "density": 2}}"#, vec!["density: got 2"]),
+        (Lists::from([("a/momentum".to_string(), List::F32(vec![1.0]))]), problem, vec!["tensor gradient: missing"]),
+        (Lists::from([("b/gradient".to_string(), List::F32(vec![1.0]))]), problem, vec!["belongs to no case"]),
+        (Lists::from([("a/gradient".to_string(), List::U32(vec![1]))]), problem, vec!["tensor gradient", "F32"]),
+    ] {
+        let said = ask(&lists, problem);
+        assert_eq!(said.code, Some(2), "{problem}");
+        for word in words {
+            assert!(said.err.contains(word), "{problem}: {}", said.err);
+        }
+    }
+}
+
 /// Ids of problems that no machine should be asked to solve for a typo.
 #[test]
 fn a_case_too_large_is_refused_at_once() {

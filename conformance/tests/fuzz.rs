@@ -6,11 +6,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
+use tilewright_conformance::Tensor;
+use tilewright_conformance::attention::Feature;
 use tilewright_conformance::attention::case::Case;
 use tilewright_conformance::attention::generate::generate;
+use tilewright_conformance::attention::process::parse_profile;
 use tilewright_conformance::attention::suite::{FORMATS, any_case};
-use tilewright_conformance::process::parse_profile;
-use tilewright_conformance::{Feature, Tensor};
 use tilewright_scalar::Format;
 
 fn one_line(text: &str) {
@@ -193,8 +194,9 @@ fn answers_are_read_or_refused() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     use std::fmt::Write;
-    use tilewright_conformance::process::Process;
-    use tilewright_conformance::{Request, Subject, SubjectError};
+    use tilewright_conformance::SubjectError;
+    use tilewright_conformance::attention::process::Process;
+    use tilewright_conformance::attention::{Request, Subject};
 
     let mut runner = TestRunner::deterministic();
     let key = select(vec!["ok", "unsupported", "error", "missing", "oK"]);
@@ -215,7 +217,8 @@ fn answers_are_read_or_refused() {
     );
     let mut subject = Process::start(&command, std::time::Duration::from_secs(30)).unwrap();
     let problem = generate(&"attention/f32/b1h1k1/n1s1d1v1/plain/normal/1".parse().unwrap()).unwrap();
-    let (spec, inputs, layout) = (&problem.spec, &problem.inputs, tilewright_conformance::Layout::Contiguous);
+    let (spec, inputs, layout) =
+        (&problem.spec, &problem.inputs, tilewright_conformance::attention::Layout::Contiguous);
     let mut refused = 0;
     for line in &lines {
         let answer = subject.run(&Request { id: "x", spec, inputs, layout, want: &["o"] });

@@ -8,7 +8,7 @@ use tilewright_conformance::attention::case::{Case, Distribution, Storage};
 use tilewright_conformance::attention::file::read_cases;
 use tilewright_conformance::attention::generate::{Problem, generate};
 use tilewright_conformance::attention::suite::{FORMATS, Suite, any_case, cases, regressions};
-use tilewright_conformance::{Feature, Layout};
+use tilewright_conformance::attention::{Feature, Layout};
 use tilewright_scalar::Format;
 
 fn problem(id: &str) -> Problem {

@@ -6,13 +6,14 @@ use proptest::sample::Index;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use tilewright_attention::Contract;
+use tilewright_conformance::attention::Layout;
 use tilewright_conformance::attention::case::{Case, Distribution, Storage};
 use tilewright_conformance::attention::expected::{Expected, ExpectedTensor, expect, under_contract};
 use tilewright_conformance::attention::generate::generate;
 use tilewright_conformance::attention::judge::{Judgement, Kind, Tiers, judge};
 use tilewright_conformance::attention::suite::{FORMATS, Suite, any_case, cases};
 use tilewright_conformance::attention::trial::{Prepared, shrink};
-use tilewright_conformance::{Layout, Tensor, Tensors};
+use tilewright_conformance::{Tensor, Tensors};
 use tilewright_scalar::{DoubleDouble, Format, Real, philox4x32_10};
 
 fn prepared(case: &Case, contract: &Contract) -> Prepared {

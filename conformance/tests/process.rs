@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tilewright_conformance::attention::case::Case;
 use tilewright_conformance::attention::judge::Kind;
+use tilewright_conformance::attention::process::Process;
 use tilewright_conformance::attention::trial::{Outcome, Prepared, Verdict, examine};
-use tilewright_conformance::process::Process;
-use tilewright_conformance::{Request, Subject, SubjectError, Tensors};
+use tilewright_conformance::attention::{Request, Subject};
+use tilewright_conformance::{SubjectError, Tensors};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(1);
@@ -140,6 +141,16 @@ fn nothing_is_left_of_a_program_that_was_ended() {
     let pid = subject.profile().name.clone();
     drop(subject);
     assert!(gone(&pid), "dropped, but process {pid} is still alive");
+    // The shell ends by itself and leaves a child behind, which holds its streams open or has closed them.
+    for redirected in ["", "<&- >&- 2>&-"] {
+        let command = format!(
+            r#"sleep 1000 {redirected} & echo "{{\"name\":\"$!\",\"formats\":[\"f32\"]}}"; read line; exec >&-; exit 3"#
+        );
+        let mut subject = start(&command, SHORT);
+        let pid = subject.profile().name.clone();
+        assert!(run(&mut subject, SMALL).is_err());
+        assert!(gone(&pid), "left behind, but process {pid} is still alive");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //!           └ storage format
 //! ```
 
-use crate::subject::{Feature, Layout};
+use crate::attention::{Feature, Layout};
 use std::fmt;
 use std::str::FromStr;
 use tilewright_attention::CausalAlign;

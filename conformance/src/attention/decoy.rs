@@ -1,10 +1,10 @@
 //! Decoys: answers that are wrong in a known way. A case is evidence against a fault only if it would have rejected
 //! that fault's decoy, and the decoy nearest to a wrong answer is the hint in its report.
 
+use crate::attention::Feature;
 use crate::attention::expected::{BACKWARD, Expected, ExpectedTensor, FORWARD};
 use crate::attention::generate::Problem;
 use crate::attention::typed::{self, with_element};
-use crate::subject::Feature;
 use crate::tensor::{Stored, Tensor};
 use ndarray::{Array3, Array4};
 use std::collections::BTreeMap;

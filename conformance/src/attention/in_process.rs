@@ -1,10 +1,10 @@
 //! Any implementation of the typed traits as a [`Subject`], with the hygiene that a process boundary cannot give:
 //! poisoned outputs, guard bands around them, inputs laid out as the case says and compared afterwards.
 
-use crate::Tensors;
 use crate::attention::typed::{self, with_element};
-use crate::subject::{Layout, Profile, Request, Subject, SubjectError};
+use crate::attention::{Layout, Profile, Request, Subject};
 use crate::tensor::{Stored, Tensor};
+use crate::{SubjectError, Tensors};
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix1, Ix3, Ix4, IxDyn, Slice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tilewright_attention::{AttentionBackward, AttentionError, AttentionForward, Gradients, Inputs, Outputs, Saved};
@@ -62,11 +62,7 @@ impl<B: AnyFormat> Subject for InProcess<B> {
             let backend = backend; // the wrapper as a whole
             with_element!(format, T => run_typed::<T, B>(backend.0, request))
         });
-        outcome.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message");
-            Err(SubjectError::Crashed(text.lines().next().unwrap_or_default().into()))
-        })
+        outcome.unwrap_or_else(|panic| Err(SubjectError::from_panic(panic)))
     }
 }
 

@@ -4,24 +4,14 @@
 //! sequences and random combinations; `extensive` many more of the latter. Sizes straddle the tile sizes
 //! kernels use (16, 32, 64, 128), one below and one above, and are otherwise odd, so that no bug hides in symmetry.
 
-use crate::attention::case::{Case, CaseError, Distribution, Storage};
-use crate::subject::Layout;
+use crate::attention::Layout;
+use crate::attention::case::{Case, Distribution, Storage};
+use crate::regressions::{self, RegressionError};
+pub use crate::suite::Suite;
+use crate::suite::{after_recorded, sample};
 use proptest::prelude::*;
-use proptest::strategy::ValueTree;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tilewright_attention::CausalAlign;
 use tilewright_scalar::Format;
-
-/// How much of the world a trial visits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Suite {
-    /// Under a minute.
-    Quick,
-    /// Some minutes.
-    Full,
-    /// An hour or so.
-    Extensive,
-}
 
 /// The four storage formats.
 pub const FORMATS: [Format; 4] = [Format::F32, Format::F64, Format::F16, Format::BF16];
@@ -32,23 +22,19 @@ const REGRESSIONS: &str = include_str!("../../vectors/regressions.txt");
 /// The regressions, in the file's order: `(case, reason)`.
 ///
 /// # Errors
-/// What is wrong with the first line that is not a case id.
-pub fn regressions() -> Result<Vec<(Case, &'static str)>, CaseError> {
-    REGRESSIONS
-        .lines()
-        .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
-        .map(|line| {
-            let (id, reason) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-            Ok((id.parse()?, reason.trim()))
-        })
-        .collect()
+/// What is wrong with the first line that is no case id with a reason.
+pub fn regressions() -> Result<Vec<(Case, &'static str)>, RegressionError> {
+    regressions::parse(REGRESSIONS)
 }
 
 /// The cases of a suite, in every format, regressions first. `seed` shifts all other data and picks the random
 /// combinations.
+///
+/// # Panics
+/// If a line of the embedded file of regressions is none, rather than try less than was asked for.
 pub fn cases(suite: Suite, seed: u32) -> Vec<Case> {
-    let mut all: Vec<Case> = regressions().unwrap_or_default().into_iter().map(|(case, _)| case).collect();
-    let known = all.len();
+    let recorded = regressions().unwrap_or_else(|error| panic!("{error}"));
+    let mut all = Vec::new();
     for format in FORMATS {
         let mut of_format = listed(format);
         if suite != Suite::Quick {
@@ -62,12 +48,10 @@ pub fn cases(suite: Suite, seed: u32) -> Vec<Case> {
             Suite::Full => 200,
             Suite::Extensive => 4000,
         };
-        of_format.extend(sample(format, random, seed));
+        of_format.extend(sample(&any_case(format), random, seed));
         all.extend(of_format);
     }
-    let (known, others) = all.split_at(known);
-    let others = others.iter().filter(|case| !known.contains(case));
-    known.iter().chain(others).cloned().collect()
+    after_recorded(recorded.into_iter().map(|(case, _)| case).collect(), all)
 }
 
 /// The hand-picked cases: one line a reason.
@@ -227,16 +211,6 @@ fn long(format: Format) -> Vec<Case> {
             [Case { causal: true, ..case.clone() }, case]
         })
         .collect()
-}
-
-/// `count` random combinations, a function of the seed.
-fn sample(format: Format, count: usize, seed: u32) -> Vec<Case> {
-    let mut bytes = [0x74; 32];
-    bytes[..4].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let strategy = any_case(format);
-    (0..count).filter_map(|_| strategy.new_tree(&mut runner).ok()).map(|tree| tree.current()).collect()
 }
 
 /// Any case of a format, simpler ones first: what proptest shrinks towards.

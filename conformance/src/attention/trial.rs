@@ -7,28 +7,13 @@ use crate::attention::expected::{self, Expected};
 use crate::attention::generate::{Problem, generate};
 use crate::attention::judge::{Judgement, Kind, Tiers, incident, judge};
 use crate::attention::laws;
-use crate::subject::{Feature, Request, Subject, SubjectError, Tensors};
+use crate::attention::{Feature, Request, Subject};
+use crate::report::UNDECLARED;
+pub use crate::report::Verdict;
+use crate::{SubjectError, Tensors};
 use std::collections::BTreeSet;
 use tilewright_attention::Contract;
 use tilewright_scalar::DoubleDouble;
-
-/// What a case says of a subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Verdict {
-    /// Right, on a case that would have shown some wrong answer.
-    Conforms,
-    /// Wrong.
-    Violates,
-    /// Right, but no wrong answer was ruled out: no evidence.
-    Vacuous,
-    /// The subject does not do this.
-    Unsupported,
-    /// Its process ended or its code panicked.
-    Crashed,
-    /// No answer in time.
-    TimedOut,
-}
 
 /// A case, ready to be put to any subject with the same contract.
 #[derive(Clone, Debug)]
@@ -175,7 +160,7 @@ pub fn lacks(subject: &dyn Subject, prepared: &Prepared) -> Option<String> {
 /// Puts one case to a subject.
 pub fn examine(subject: &mut dyn Subject, prepared: &Prepared) -> Outcome {
     if let Some(what) = lacks(subject, prepared) {
-        return Outcome::without_answer(Verdict::Unsupported, None, format!("does not declare {what}"));
+        return Outcome::without_answer(Verdict::Unsupported, None, format!("{UNDECLARED} {what}"));
     }
     let id = prepared.case.to_string();
     let want = expected::outputs(&prepared.problem, prepared.backward && subject.profile().backward);
@@ -274,7 +259,7 @@ fn simpler(case: &Case) -> Vec<Case> {
     offer(Case { q_heads: 1, kv_heads: 1, ..case.clone() });
     offer(Case { q_heads: case.q_heads / case.kv_heads, kv_heads: 1, ..case.clone() });
     offer(Case { storage: Storage::Padded, ..case.clone() });
-    offer(Case { layout: crate::Layout::Contiguous, ..case.clone() });
+    offer(Case { layout: crate::attention::Layout::Contiguous, ..case.clone() });
     offer(Case { dropout: None, ..case.clone() });
     offer(Case { blocks: None, ..case.clone() });
     offer(Case { bias: None, ..case.clone() });

@@ -24,8 +24,9 @@
 //! Numbers survive exactly: `f64` is written with the digits that determine it, and `serde_json` is built to read them
 //! back correctly rounded (`float_roundtrip`).
 
+use crate::json::{KeyError, Reader, count, key_error, list_of, number, positive};
 use ndarray::Array4;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::fmt;
 use tilewright_attention::{AttentionError, AttentionSpec, BlockMask, CausalAlign, Dropout, Keys, Queries, Window};
 
@@ -60,14 +61,7 @@ impl Shapes {
 #[non_exhaustive]
 pub enum WireError {
     /// A key holds something else than it should.
-    Key {
-        /// The key, with the path inside its value.
-        key: String,
-        /// What it holds, abridged.
-        got: String,
-        /// What it should hold.
-        expected: String,
-    },
+    Key(KeyError),
     /// A tensor's shape does not fit the problem.
     Shape {
         /// The tensor: `q`, `k` or `v`.
@@ -84,7 +78,7 @@ pub enum WireError {
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Key { key, got, expected } => write!(f, "key {key}: got {got}, expected {expected}"),
+            Self::Key(error) => error.fmt(f),
             Self::Shape { tensor, got, expected } => write!(f, "shape of {tensor}: got {got:?}, expected {expected:?}"),
             Self::Spec(error) => error.fmt(f),
         }
@@ -92,6 +86,12 @@ impl fmt::Display for WireError {
 }
 
 impl std::error::Error for WireError {}
+
+impl From<KeyError> for WireError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
 
 impl From<AttentionError> for WireError {
     fn from(error: AttentionError) -> Self {
@@ -153,9 +153,9 @@ pub fn to_json(spec: &AttentionSpec) -> Value {
 /// [`WireError`], for the first key that is not understood, shape that does not fit or field that is ill-posed.
 pub fn from_json(json: &Value, shapes: &Shapes) -> Result<AttentionSpec, WireError> {
     let Some(map) = json.as_object() else {
-        return Err(key_error("(problem)", json, "an object"));
+        return Err(key_error("(problem)", json, "an object").into());
     };
-    let keys = Reader { map, prefix: "" };
+    let keys = Reader::new(map);
     let mut spec = AttentionSpec {
         queries: queries(keys, shapes)?,
         keys: stored_keys(keys, shapes)?,
@@ -182,14 +182,14 @@ pub fn from_json(json: &Value, shapes: &Shapes) -> Result<AttentionSpec, WireErr
     Ok(spec)
 }
 
-fn queries(keys: Reader<'_>, shapes: &Shapes) -> Result<Queries, WireError> {
+fn queries(keys: Reader<'_>, shapes: &Shapes) -> Result<Queries, KeyError> {
     Ok(match keys.counts("cu_seqlens_q")? {
         Some(cu_seqlens) => Queries::Packed { cu_seqlens },
         None => Queries::Padded { len: shapes.q[2] },
     })
 }
 
-fn stored_keys(keys: Reader<'_>, shapes: &Shapes) -> Result<Keys, WireError> {
+fn stored_keys(keys: Reader<'_>, shapes: &Shapes) -> Result<Keys, KeyError> {
     let lengths = keys.counts("kv_lengths")?;
     let table = keys.list("page_table", |value| list_of(value, count), "a list of lists of page numbers")?;
     let page_size = keys.count("page_size")?;
@@ -210,15 +210,15 @@ fn stored_keys(keys: Reader<'_>, shapes: &Shapes) -> Result<Keys, WireError> {
     Ok(Keys::Paged { pages: shapes.k[0], page_size, table, lengths })
 }
 
-fn scale(keys: Reader<'_>, shapes: &Shapes) -> Result<f64, WireError> {
-    match keys.map.get("scale") {
+fn scale(keys: Reader<'_>, shapes: &Shapes) -> Result<f64, KeyError> {
+    match keys.raw("scale") {
         // JSON has no NaN: writers put null, and that must not turn into the default.
         Some(value) => number(value).ok_or_else(|| key_error("scale", value, "a number")),
         None => Ok(AttentionSpec::dense(0, 1, 0, 0, shapes.q[3]).scale),
     }
 }
 
-fn align(keys: Reader<'_>) -> Result<CausalAlign, WireError> {
+fn align(keys: Reader<'_>) -> Result<CausalAlign, KeyError> {
     let Some(value) = keys.get("causal_align") else {
         return Ok(CausalAlign::default());
     };
@@ -235,7 +235,7 @@ fn align_name(align: CausalAlign) -> &'static str {
     }
 }
 
-fn window(keys: Reader<'_>) -> Result<Window, WireError> {
+fn window(keys: Reader<'_>) -> Result<Window, KeyError> {
     let Some(value) = keys.get("window") else {
         return Ok(Window::default());
     };
@@ -249,7 +249,7 @@ fn window(keys: Reader<'_>) -> Result<Window, WireError> {
     Ok(Window { left: side(left, "window[0]")?, right: side(right, "window[1]")? })
 }
 
-fn dropout(keys: Reader<'_>) -> Result<Option<Dropout>, WireError> {
+fn dropout(keys: Reader<'_>) -> Result<Option<Dropout>, KeyError> {
     keys.object("dropout", "dropout.", "{\"p\": .., \"seed\": ..}")?
         .map(|inner| {
             let seed = inner.required("seed", Value::as_u64, "a count below 2^64")?;
@@ -258,7 +258,7 @@ fn dropout(keys: Reader<'_>) -> Result<Option<Dropout>, WireError> {
         .transpose()
 }
 
-fn block_mask(keys: Reader<'_>, spec: &AttentionSpec) -> Result<Option<BlockMask>, WireError> {
+fn block_mask(keys: Reader<'_>, spec: &AttentionSpec) -> Result<Option<BlockMask>, KeyError> {
     let expected = "{\"block_q\": .., \"block_k\": .., \"blocks\": ..}";
     let Some(inner) = keys.object("block_mask", "block_mask.", expected)? else {
         return Ok(None);
@@ -267,7 +267,7 @@ fn block_mask(keys: Reader<'_>, spec: &AttentionSpec) -> Result<Option<BlockMask
     let block_k = inner.required("block_k", positive, "a count of at least 1")?;
     // Lists that are empty say nothing of the axes inside them: those are as long as the problem has them.
     let mut shape = [spec.batch, spec.q_heads, spec.max_q_len().div_ceil(block_q), spec.max_kv_len().div_ceil(block_k)];
-    let value = inner.map.get("blocks").unwrap_or(&Value::Null);
+    let value = inner.raw("blocks").unwrap_or(&Value::Null);
     measure(value, &mut shape);
     let mut entries = Vec::new();
     flatten(value, &shape, "block_mask.blocks", &mut entries)?;
@@ -287,7 +287,7 @@ fn measure(value: &Value, shape: &mut [usize]) {
 }
 
 /// The entries of nested lists, which must have exactly this shape.
-fn flatten(value: &Value, shape: &[usize], key: &str, entries: &mut Vec<bool>) -> Result<(), WireError> {
+fn flatten(value: &Value, shape: &[usize], key: &str, entries: &mut Vec<bool>) -> Result<(), KeyError> {
     let [axis, inner @ ..] = shape else {
         entries.push(value.as_bool().ok_or_else(|| key_error(key, value, "a boolean"))?);
         return Ok(());
@@ -313,7 +313,7 @@ fn check_shapes(spec: &AttentionSpec, shapes: &Shapes) -> Result<(), WireError> 
     Ok(())
 }
 
-fn check_dimensions(keys: Reader<'_>, spec: &AttentionSpec) -> Result<(), WireError> {
+fn check_dimensions(keys: Reader<'_>, spec: &AttentionSpec) -> Result<(), KeyError> {
     for (key, actual) in [
         ("batch", spec.batch),
         ("q_heads", spec.q_heads),
@@ -328,99 +328,4 @@ fn check_dimensions(keys: Reader<'_>, spec: &AttentionSpec) -> Result<(), WireEr
         }
     }
     Ok(())
-}
-
-/// An object, and where it stands.
-#[derive(Clone, Copy)]
-struct Reader<'a> {
-    map: &'a Map<String, Value>,
-    prefix: &'static str,
-}
-
-impl<'a> Reader<'a> {
-    fn get(self, key: &str) -> Option<&'a Value> {
-        self.map.get(key).filter(|value| !value.is_null())
-    }
-
-    fn optional<T>(
-        self,
-        key: &str,
-        read: impl Fn(&'a Value) -> Option<T>,
-        expected: &str,
-    ) -> Result<Option<T>, WireError> {
-        let error = |value| key_error(format!("{}{key}", self.prefix), value, expected);
-        self.get(key).map(|value| read(value).ok_or_else(|| error(value))).transpose()
-    }
-
-    fn required<T>(self, key: &str, read: impl Fn(&'a Value) -> Option<T>, expected: &str) -> Result<T, WireError> {
-        let missing = || key_error(format!("{}{key}", self.prefix), &Value::Null, expected);
-        self.optional(key, read, expected)?.ok_or_else(missing)
-    }
-
-    fn absent(self, key: &str, expected: &str) -> Result<(), WireError> {
-        self.get(key).map_or(Ok(()), |value| Err(key_error(key, value, expected)))
-    }
-
-    fn boolean(self, key: &str) -> Result<Option<bool>, WireError> {
-        self.optional(key, Value::as_bool, "a boolean")
-    }
-
-    fn number(self, key: &str) -> Result<Option<f64>, WireError> {
-        self.optional(key, number, "a number")
-    }
-
-    fn count(self, key: &str) -> Result<Option<usize>, WireError> {
-        self.optional(key, count, "a count")
-    }
-
-    fn counts(self, key: &str) -> Result<Option<Vec<usize>>, WireError> {
-        self.list(key, count, "a list of counts")
-    }
-
-    fn list<T>(
-        self,
-        key: &str,
-        read: impl Fn(&'a Value) -> Option<T>,
-        expected: &str,
-    ) -> Result<Option<Vec<T>>, WireError> {
-        self.optional(key, |value| list_of(value, &read), expected)
-    }
-
-    /// The object at a key; `prefix` goes before its own keys in errors.
-    fn object(self, key: &str, prefix: &'static str, expected: &str) -> Result<Option<Self>, WireError> {
-        Ok(self.optional(key, Value::as_object, expected)?.map(|map| Self { map, prefix }))
-    }
-}
-
-fn list_of<'a, T>(value: &'a Value, read: impl Fn(&'a Value) -> Option<T>) -> Option<Vec<T>> {
-    value.as_array()?.iter().map(read).collect()
-}
-
-fn count(value: &Value) -> Option<usize> {
-    value.as_u64()?.try_into().ok()
-}
-
-fn positive(value: &Value) -> Option<usize> {
-    count(value).filter(|&count| count > 0)
-}
-
-fn number(value: &Value) -> Option<f64> {
-    value.as_f64()
-}
-
-fn key_error(key: impl Into<String>, got: &Value, expected: impl Into<String>) -> WireError {
-    WireError::Key { key: key.into(), got: abridged(got), expected: expected.into() }
-}
-
-/// A value as it stands in an error message: one line, and no longer than a line should be.
-fn abridged(value: &Value) -> String {
-    const LONGEST: usize = 60;
-    let text = match value {
-        Value::Null => return "nothing".into(),
-        value => value.to_string(),
-    };
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }

@@ -1,0 +1,190 @@
+//! The command line.
+
+use anyhow::bail;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::str::FromStr;
+use tilewright_conformance::{Suite, attention, compression};
+
+#[derive(Parser)]
+#[command(
+    name = "assay",
+    version,
+    about = "Puts attention kernels and gradient compressors on trial: generated and recorded inputs, derived error bounds \
+             or exact invariants, laws between runs."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Job>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Job {
+    /// Try a backend, or a program of your own, on a suite of cases (this is also what happens without a command).
+    Run(RunArgs),
+    /// Try the suite: every planted bug must be caught, no correct variant rejected.
+    Mutants(MutantsArgs),
+    /// Answer the problems of a safetensors file.
+    Oracle(OracleArgs),
+    /// List the cases of a suite and what each is evidence for.
+    List(ListArgs),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Family {
+    /// Exact attention, forward and backward.
+    Attention,
+    /// Gradient compression: top-k, DGC, DRAGONN.
+    Compression,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SuiteName {
+    Quick,
+    Full,
+    Extensive,
+}
+
+impl From<SuiteName> for Suite {
+    fn from(name: SuiteName) -> Self {
+        match name {
+            SuiteName::Quick => Self::Quick,
+            SuiteName::Full => Self::Full,
+            SuiteName::Extensive => Self::Extensive,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SubjectName {
+    /// The CPU backend.
+    Cpu,
+}
+
+/// A case of any family.
+#[derive(Clone)]
+pub(crate) enum AnyCase {
+    Attention(attention::case::Case),
+    Compression(compression::case::Case),
+}
+
+impl FromStr for AnyCase {
+    type Err = String;
+
+    fn from_str(id: &str) -> Result<Self, String> {
+        if id.trim().starts_with("compression/") {
+            id.parse().map(Self::Compression).map_err(|error| format!("{error}"))
+        } else {
+            id.parse().map(Self::Attention).map_err(|error| format!("{error}"))
+        }
+    }
+}
+
+impl AnyCase {
+    pub(crate) fn family(&self) -> Family {
+        match self {
+            Self::Attention(_) => Family::Attention,
+            Self::Compression(_) => Family::Compression,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// A backend of this build.
+    #[arg(long, value_enum, conflicts_with = "cmd")]
+    pub(crate) subject: Option<SubjectName>,
+    /// A program that speaks the line protocol (see the documentation, "Your kernel on trial").
+    #[arg(long, value_name = "PROGRAM …")]
+    pub(crate) cmd: Option<String>,
+    /// Family of algorithms: without it that of the cases given; else all of a backend's, attention for a program.
+    #[arg(long, value_enum)]
+    pub(crate) family: Option<Family>,
+    /// How many cases.
+    #[arg(long, value_enum, default_value = "quick")]
+    pub(crate) suite: SuiteName,
+    /// Only this case; may be given several times.
+    #[arg(long, value_name = "ID")]
+    pub(crate) case: Vec<AnyCase>,
+    /// Shifts all data and picks other random combinations.
+    #[arg(long, value_name = "HEX", value_parser = hexadecimal, default_value = "0")]
+    pub(crate) seed: u32,
+    /// Also write the verdicts as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Seconds a program may take over one request.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub(crate) time_limit: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct MutantsArgs {
+    /// Family of algorithms.
+    #[arg(long, value_enum, default_value = "attention")]
+    pub(crate) family: Family,
+    /// `quick`: that suite alone. `full`: the full suite for the variants and for whatever quick did not kill.
+    #[arg(long, value_enum, default_value = "full")]
+    pub(crate) suite: SuiteName,
+    /// Shifts all data.
+    #[arg(long, value_name = "HEX", value_parser = hexadecimal, default_value = "0")]
+    pub(crate) seed: u32,
+    /// Also write the kill matrix as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct OracleArgs {
+    /// Family of algorithms.
+    #[arg(value_enum)]
+    pub(crate) family: Family,
+    /// Problems and their tensors.
+    #[arg(value_name = "IN.safetensors")]
+    pub(crate) input: PathBuf,
+    /// Where the answers go.
+    #[arg(value_name = "OUT.safetensors")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct ListArgs {
+    /// Family of algorithms.
+    #[arg(long, value_enum, default_value = "attention")]
+    pub(crate) family: Family,
+    /// Which suite.
+    #[arg(long, value_enum, default_value = "quick")]
+    pub(crate) suite: SuiteName,
+    /// Shifts all data.
+    #[arg(long, value_name = "HEX", value_parser = hexadecimal, default_value = "0")]
+    pub(crate) seed: u32,
+}
+
+fn hexadecimal(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u32::from_str_radix(digits, 16).map_err(|_| format!("got `{text}`, expected up to eight hexadecimal digits"))
+}
+
+impl RunArgs {
+    /// The defaults of `assay run`.
+    pub(crate) fn defaults() -> anyhow::Result<Self> {
+        match Cli::try_parse_from(["assay", "run"])?.command {
+            Some(Job::Run(args)) => Ok(args),
+            _ => bail!("no defaults"),
+        }
+    }
+
+    /// The families to try, in order.
+    pub(crate) fn families(&self) -> anyhow::Result<Vec<Family>> {
+        let of_cases: Vec<Family> =
+            Family::value_variants().iter().copied().filter(|f| self.case.iter().any(|c| c.family() == *f)).collect();
+        match self.family {
+            Some(family) if of_cases.iter().any(|other| *other != family) => {
+                bail!("--case: got a case of another family than --family says")
+            }
+            Some(family) => Ok(vec![family]),
+            None if !of_cases.is_empty() => Ok(of_cases),
+            None if self.cmd.is_some() => Ok(vec![Family::Attention]),
+            None => Ok(Family::value_variants().to_vec()),
+        }
+    }
+}

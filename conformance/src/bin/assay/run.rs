@@ -1,0 +1,110 @@
+//! `assay run`.
+
+use crate::args::{AnyCase, Family, RunArgs};
+use crate::output::{JsonReport, conclude, progress};
+use anyhow::{Context, Error};
+use console::style;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::time::Duration;
+use tilewright_conformance::{Report, attention, compression};
+use tilewright_cpu::{CpuAttention, CpuCompressor};
+
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<bool> {
+    let families = args.families()?;
+    let json = args.json.as_deref().map(JsonReport::create).transpose()?;
+    let (mut text, mut holds) = (String::new(), true);
+    let mut reports = Vec::new();
+    for family in families {
+        let mut report = match family {
+            Family::Attention => try_attention(args)?,
+            Family::Compression => try_compression(args)?,
+        };
+        report.invocation = args.cmd.as_ref().map_or("--subject cpu".into(), |command| format!("--cmd '{command}'"));
+        holds &= tell(&report, !args.case.is_empty(), &mut text);
+        reports.push(report);
+    }
+    let verdict = if holds { style("conforms").green() } else { style("DOES NOT CONFORM").red() };
+    let _ = writeln!(text, "\nverdict: {verdict}");
+    if let Some(json) = json {
+        let subjects: Vec<_> = reports.iter().map(Report::to_json).collect();
+        let violations: Vec<_> = reports.iter().flat_map(Report::violations_json).collect();
+        json.write(&json!({"subjects": subjects, "violations": violations}))?;
+    }
+    conclude(&text, holds)
+}
+
+/// Adds what a report says to a text, and whether it is good enough. `chosen` cases need not be evidence for everything.
+fn tell(report: &Report, chosen: bool, text: &mut String) -> bool {
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    *text += &report.to_text();
+    let unproven = if chosen { Vec::new() } else { report.without_evidence() };
+    for (feature, column) in &unproven {
+        let _ = writeln!(text, "no conforming case is evidence for {feature} in {column}, which the profile declares");
+    }
+    // A refusal of something declared is the subject's broken word; of something it never declared, a fact.
+    if report.broken_word() {
+        *text += "it refuses cases of what its profile declares: see the lines marked unsupported\n";
+    }
+    report.passes() && unproven.is_empty() && !report.broken_word()
+}
+
+fn cpu_attention() -> attention::in_process::InProcess<CpuAttention> {
+    let (backend, formats) = (CpuAttention::default(), attention::suite::FORMATS);
+    let mut profile = attention::Profile::new("tilewright-cpu", env!("CARGO_PKG_VERSION"), &formats);
+    profile.contracts = formats.iter().map(|format| backend.contract(*format)).collect();
+    attention::in_process::InProcess::new(backend, profile)
+}
+
+/// Which candidate stays where any may is up to its threads.
+fn cpu_compressor() -> compression::in_process::InProcess<CpuCompressor> {
+    let profile = compression::Profile::new("tilewright-cpu", env!("CARGO_PKG_VERSION"));
+    let profile = compression::Profile { deterministic: false, ..profile };
+    compression::in_process::InProcess::new(CpuCompressor::default(), profile)
+}
+
+fn try_attention(args: &RunArgs) -> anyhow::Result<Report> {
+    use attention::{Subject, process::Process, report::hold_trial, suite};
+    let mut subject: Box<dyn Subject> = match &args.cmd {
+        Some(command) => Box::new(started(command, Process::start(command, Duration::from_secs(args.time_limit)))?),
+        None => Box::new(cpu_attention()),
+    };
+    let given = args.case.iter().filter_map(|case| match case {
+        AnyCase::Attention(case) => Some(case.clone()),
+        AnyCase::Compression(_) => None,
+    });
+    let mut cases: Vec<_> = given.collect();
+    if cases.is_empty() {
+        cases = suite::cases(args.suite.into(), args.seed);
+    }
+    let bar = progress(cases.len(), "attention");
+    let report = hold_trial(subject.as_mut(), &cases, || bar.inc(1)).map_err(Error::msg)?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+fn try_compression(args: &RunArgs) -> anyhow::Result<Report> {
+    use compression::{Subject, process::Process, report::hold_trial, suite};
+    let mut subject: Box<dyn Subject> = match &args.cmd {
+        Some(command) => Box::new(started(command, Process::start(command, Duration::from_secs(args.time_limit)))?),
+        None => Box::new(cpu_compressor()),
+    };
+    let given = args.case.iter().filter_map(|case| match case {
+        AnyCase::Compression(case) => Some(case.clone()),
+        AnyCase::Attention(_) => None,
+    });
+    let mut cases: Vec<_> = given.collect();
+    if cases.is_empty() {
+        cases = suite::cases(args.suite.into(), args.seed);
+    }
+    let bar = progress(cases.len(), "compression");
+    let report = hold_trial(subject.as_mut(), &cases, || bar.inc(1)).map_err(Error::msg)?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+fn started<T>(command: &str, process: Result<T, tilewright_conformance::SubjectError>) -> anyhow::Result<T> {
+    process.with_context(|| format!("--cmd '{command}'"))
+}
