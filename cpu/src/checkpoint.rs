@@ -80,7 +80,8 @@ impl Checkpoint {
     /// Writes a file, replacing what is there. It is on the disk when this returns.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`]; what was there before is then still there.
+    /// [`CheckpointError`]. A file is at every moment either the old one or the new one, never half of it; if the very last
+    /// step fails, writing down the directory, it is the new one already.
     pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
         let bytes = self.to_bytes().map_err(|problem| content(path, problem))?;
         replace(path, &bytes).map_err(|error| CheckpointError::Io { path: path.to_owned(), error })

@@ -138,7 +138,7 @@ impl Pairs {
     /// assert!((Pairs::encoded(wire, 0.001).bytes - 3.44).abs() < 0.005);
     /// ```
     pub fn encoded(wire: Wire, density: f64) -> Self {
-        let count = (density * f64::from(u32::MAX)) as u32;
+        let count = ((density * f64::from(u32::MAX)) as u32).max(1);
         let index = match wire.index {
             crate::IndexCoding::Plain => 4.0,
             crate::IndexCoding::Rice => codec::expected_bits(u32::MAX, count) / 8.0,
@@ -307,8 +307,13 @@ impl Cost {
     /// with pairs of eight bytes `N < 1/density`. Beyond that, entries must go to owners that add them up. Less than 2
     /// means never. The link, the device and the number of workers at hand do not matter.
     pub fn largest_worker_count(&self) -> usize {
-        let limit = 2.0 * DENSE / (self.pairs.bytes * self.pairs.density);
-        (libm::ceil(limit) as usize).saturating_sub(1)
+        let sent = |workers: usize| workers as f64 * self.pairs.bytes * self.pairs.density;
+        // A quotient that rounding moves across a whole number is put right by what it stands for.
+        let mut workers = libm::floor(2.0 * DENSE / (self.pairs.bytes * self.pairs.density)) as usize;
+        while workers > 0 && sent(workers) >= 2.0 * DENSE * (1.0 - 4.0 * f64::EPSILON) {
+            workers -= 1;
+        }
+        workers
     }
 }
 

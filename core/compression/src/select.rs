@@ -70,7 +70,7 @@ impl Sample {
 
     /// The place of the cut in the sample, from the greatest down: the same share of it as `k` is of `len`, at least 1.
     pub fn rank(self, k: usize, len: usize) -> usize {
-        ((self.count as u128 * k as u128).div_ceil(len as u128) as usize).clamp(1, self.count.max(1))
+        ((self.count as u128 * k as u128).div_ceil(len.max(1) as u128) as usize).clamp(1, self.count.max(1))
     }
 }
 

@@ -219,11 +219,13 @@ pub struct Wire {
 /// What to do with NaN and infinities in a gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NonFinite {
-    /// They are greater than everything else, so they are sent first, and all ranks see them in this step. Their place in
-    /// the residual is cleared.
+    /// They are greater than everything else, so a selector by magnitude sends them first, and all ranks see them in this
+    /// step, unless more than `k` of them compete or one loses its slot to another. Their place in the velocity is
+    /// cleared, and with masking that in the momentum; without masking the momentum stays what it is.
     #[default]
     Propagate,
-    /// The step is refused before anything has changed.
+    /// The step is refused before anything has changed. The gradient is looked at, not what accumulates: finite numbers
+    /// that overflow in a sum or a product are still passed on.
     Reject,
 }
 

@@ -18,31 +18,29 @@ fn missed(parts: f64, k: f64, m: f64) -> f64 {
 /// ```
 pub fn expected_occupied(k: u64, m: u64) -> f64 {
     let (k, m) = (k as f64, m as f64);
-    m * (1.0 - missed(1.0, k, m))
+    if m > 1.0 { -m * libm::expm1(k * libm::log1p(-1.0 / m)) } else { m * (1.0 - missed(1.0, k, m)) }
 }
 
 /// The variance of the number of taken slots:
 /// `m(m − 1)(1 − 2/m)^k + m(1 − 1/m)^k − m²(1 − 1/m)^{2k}`.
+///
+/// With `a = (1 − 1/m)^k` it is `m²a²((1 − 1/(m − 1)²)^k − 1) − ma((1 − 1/(m − 1))^k − 1)`, whose differences from 1 can
+/// be had without cancellation when there are far more slots than entries.
 pub fn occupied_variance(k: u64, m: u64) -> f64 {
     let (k, m) = (k as f64, m as f64);
-    let (one, two) = (
-        missed(1.0, k, m),
-        if m > 2.0 {
-            missed(2.0, k, m)
-        } else if k == 0.0 {
-            1.0
-        } else {
-            0.0
-        },
-    );
-    // The squares' difference is taken before it is multiplied, where it cancels least.
-    (m * m * (two - one * one) + m * (one - two)).max(0.0)
+    let (one, two) = (missed(1.0, k, m), missed(2.0, k, m));
+    if m <= 2.0 {
+        return (m * m * (two - one * one) + m * (one - two)).max(0.0);
+    }
+    let less = |part: f64| libm::expm1(k * libm::log1p(-part));
+    let n = m - 1.0;
+    (m * m * one * one * less(1.0 / (n * n)) - m * one * less(1.0 / n)).max(0.0)
 }
 
 /// The chance that the entry of rank `rank` (1 is the greatest) keeps its slot under the rule of the largest magnitude:
-/// none of the `rank − 1` greater ones is in it, `(1 − 1/m)^(rank − 1)`.
+/// none of the `rank − 1` greater ones is in it, `(1 − 1/m)^(rank − 1)`. There is no rank 0; it counts as 1.
 pub fn survival(rank: u64, m: u64) -> f64 {
-    missed(1.0, (rank - 1) as f64, m as f64)
+    missed(1.0, rank.saturating_sub(1) as f64, m as f64)
 }
 
 /// How many standard deviations an observed total of taken slots, over `rounds` independent rounds, is from its mean. 0
@@ -53,7 +51,7 @@ pub fn deviations(occupied: u64, rounds: u64, k: u64, m: u64) -> f64 {
     if variance > 1e-9 { off / libm::sqrt(variance) } else { off }
 }
 
-/// χ² of counts against equal shares.
+/// χ² of counts against equal shares; 0 if nothing was counted.
 ///
 /// ```
 /// use tilewright_compression::statistics::chi_squared;
@@ -61,13 +59,17 @@ pub fn deviations(occupied: u64, rounds: u64, k: u64, m: u64) -> f64 {
 /// assert_eq!(chi_squared(&[20, 0]), 20.0);
 /// ```
 pub fn chi_squared(counts: &[u64]) -> f64 {
-    let share = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
+    let total = counts.iter().sum::<u64>();
+    if total == 0 {
+        return 0.0;
+    }
+    let share = total as f64 / counts.len() as f64;
     counts.iter().map(|n| (*n as f64 - share) * (*n as f64 - share) / share).sum()
 }
 
 /// The largest load that owners are allowed when indices are shared out by hash (ZEN, Wang et al., OSDI 2025, has the
 /// form of it): `1 + 5√(N ln N / entries)` times the mean.
 pub fn owner_imbalance(owners: usize, entries: usize) -> f64 {
-    let n = owners as f64;
+    let n = owners.max(1) as f64;
     1.0 + 5.0 * libm::sqrt(n * libm::log(n) / (entries as f64).max(1.0))
 }

@@ -445,3 +445,14 @@ proptest! {
         prop_assert_ne!(hash_of([&tensor[..]]), hash_of([&other[..]]));
     }
 }
+
+/// A warm-up must not hide, until it ends, that nothing valid comes after it.
+#[test]
+fn an_invalid_density_behind_a_warm_up() {
+    for density in [0.0, -1.0, f64::NAN] {
+        let top_k = CompressionSpec::top_k(0, Count::Density(density));
+        let config = Config { schedule: Schedule::paper(1), ..Config::compressed(top_k) };
+        let expected = format!("density: got {density}, expected more than 0 and at most 1");
+        assert_eq!(config.validate().unwrap_err().to_string(), expected);
+    }
+}

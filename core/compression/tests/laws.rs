@@ -218,6 +218,39 @@ fn collision_formulas_are_exact() {
     }
 }
 
+/// Far more slots than entries: nothing cancels. (To first order k²/2m entries collide, and so do as many in variance.)
+#[test]
+fn collision_formulas_are_stable() {
+    for (k, m) in [(10u64, u64::from(u32::MAX)), (1_000, 1 << 32), (10_000, 100_000_000), (1_000_000, 1 << 40)] {
+        let expected = (k * (k - 1)) as f64 / (2 * m) as f64;
+        assert!((occupied_variance(k, m) / expected - 1.0).abs() < 1e-3, "{k} in {m}: {}", occupied_variance(k, m));
+        let lost = k as f64 - expected_occupied(k, m);
+        assert!((lost - expected).abs() < 1e-3 * expected + 1e-9 * k as f64, "{k} in {m}: {lost}");
+    }
+    assert_eq!((survival(0, 5), chi_squared(&[0, 0]), owner_imbalance(0, 3)), (1.0, 0.0, 1.0));
+}
+
+/// The checkers themselves survive what they judge.
+#[test]
+fn checkers_do_not_panic() {
+    let far = [word(9, 1.0)];
+    assert_eq!(contraction(&[1.0], &far, 1).unwrap_err().property, Property::Form);
+    assert_eq!(telescopes(&[vec![1.0]], &[far.to_vec()], &[1.0]).unwrap_err().property, Property::Form);
+    assert_eq!(telescopes(&[vec![1.0; 3]], &[], &[1.0]).unwrap_err().property, Property::Form);
+    assert!(balanced(&[1], 0, 0).is_ok());
+}
+
+/// A NaN travels as the one NaN there is: the codec takes no other.
+#[test]
+fn a_raw_nan_is_no_value() {
+    let spec = CompressionSpec { feedback: Feedback::None, ..CompressionSpec::top_k(2, Count::Entries(1)) };
+    let memory = Memory::new(&spec).unwrap();
+    let verdict =
+        |bits: u32| verify_step(&spec, Step::new(0), &[1.0, f32::NAN], &memory, &memory, &[1 << 32 | u64::from(bits)]);
+    assert!(verdict(f32::NAN.to_bits()).is_ok());
+    assert_eq!(verdict(0xffff_dead).unwrap_err().property, Property::Value);
+}
+
 /// Owners by hash stay balanced on clustered indices.
 #[test]
 fn owners_are_balanced() {

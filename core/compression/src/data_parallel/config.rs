@@ -5,6 +5,7 @@ use crate::bucket::Buckets;
 use crate::schedule::Schedule;
 use crate::spec::spec;
 use crate::{CompressionError, CompressionSpec, Feedback};
+use alloc::format;
 use alloc::string::ToString;
 use core::fmt::Write;
 
@@ -87,8 +88,11 @@ impl Config {
         if let Feedback::Momentum { factor, nesterov, .. } = compression.feedback
             && self.momentum != (Momentum { factor, nesterov })
         {
-            return Err(spec("momentum", self.momentum.factor.to_string(), "the momentum of the feedback"));
+            let Momentum { factor, nesterov } = self.momentum;
+            return Err(spec("momentum", format!("{factor}, nesterov {nesterov}"), "the momentum of the feedback"));
         }
+        // The steady state too: a warm-up must not hide until it ends that nothing valid comes after it.
+        compression.validate()?;
         self.schedule.apply(compression, compression.len, 0)?.validate()
     }
 

@@ -6,8 +6,9 @@ use core::fmt;
 
 /// Why a data-parallel step, or the restoration of a state, failed.
 ///
-/// After an error of [`DataParallel::step`](super::DataParallel::step) other than [`Refused`](Self::Refused), ranks may
-/// have got differently far: the optimiser answers [`Broken`](Self::Broken) until a state is restored.
+/// If [`DataParallel::step`](super::DataParallel::step) fails after it has begun to change something, ranks may have got
+/// differently far: the optimiser answers [`Broken`](Self::Broken) until a state is restored. Wrong lengths, ranks that
+/// disagree from the start, and [`Refused`](Self::Refused) leave it as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DataParallelError {

@@ -36,6 +36,10 @@ impl State {
         same("fingerprint", other.fingerprint, self.fingerprint)?;
         same("rank", other.rank as u64, self.rank as u64)?;
         same("number of ranks", other.ranks as u64, self.ranks as u64)?;
+        if other.step == u64::MAX {
+            let (got, expected) = (other.step.to_string(), "a step that has a next one".into());
+            return Err(DataParallelError::State { field: "step", got, expected });
+        }
         same("number of buckets", other.buckets.len() as u64, self.buckets.len() as u64)?;
         for (new, old) in other.buckets.iter().zip(&self.buckets) {
             length("velocity", &new.memory.velocity, &old.memory.velocity)?;
