@@ -113,3 +113,8 @@ fn agrees(compressor: &mut dyn Compressor) {
 fn reference() {
     agrees(&mut Reference);
 }
+
+#[test]
+fn cpu_backend() {
+    agrees(&mut tilewright_cpu::CpuCompressor::default());
+}
