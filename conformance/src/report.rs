@@ -4,9 +4,32 @@
 //! names; which ones, and what of each case goes into them, is the family's to say.
 
 use comfy_table::{ContentArrangement, Table, presets};
+use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
+
+/// Cases tried while shrinking.
+pub(crate) const SHRINK_BUDGET: usize = 200;
+/// How long shrinking may go on: a program that takes seconds to start, or hangs on some candidates, takes them each time.
+pub(crate) const SHRINK_TIME: Duration = Duration::from_secs(20);
+
+/// Cases prepared at a time: enough to keep every core busy, few enough for memory.
+const CHUNK: usize = 32;
+
+/// Prepares cases, some at a time and in parallel, and tries them one after the other.
+pub(crate) fn in_turn<C: Sync, P: Send>(
+    cases: &[C],
+    prepare: impl Fn(&C) -> Result<P, String> + Sync,
+    mut put: impl FnMut(&P),
+) -> Result<(), String> {
+    for chunk in cases.chunks(CHUNK) {
+        let ready: Vec<P> = chunk.par_iter().map(&prepare).collect::<Result<_, _>>()?;
+        ready.iter().for_each(&mut put);
+    }
+    Ok(())
+}
 
 /// What a case says of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

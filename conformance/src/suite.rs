@@ -1,4 +1,4 @@
-//! How much of the world a trial visits, and how random cases are drawn.
+//! How much of the world a trial visits, how random cases are drawn, and how failing ones become small.
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -27,4 +27,26 @@ pub(crate) fn sample<S: Strategy>(strategy: &S, count: usize, seed: u32) -> Vec<
 pub(crate) fn after_recorded<C: PartialEq>(recorded: Vec<C>, others: Vec<C>) -> Vec<C> {
     let others: Vec<C> = others.into_iter().filter(|case| !recorded.contains(case)).collect();
     recorded.into_iter().chain(others).collect()
+}
+
+/// Simplifies a case step by step while `still_wrong` says that it still shows the fault. `simpler` lists candidates one
+/// step simpler, the boldest first; at most `budget` of them are tried.
+pub(crate) fn shrink<C: Clone>(
+    case: &C,
+    simpler: impl Fn(&C) -> Vec<C>,
+    mut still_wrong: impl FnMut(&C) -> bool,
+    budget: usize,
+) -> C {
+    let mut smallest = case.clone();
+    let mut tries = 0;
+    loop {
+        let better = simpler(&smallest).into_iter().find(|candidate| {
+            tries += 1;
+            tries <= budget && still_wrong(candidate)
+        });
+        match better {
+            Some(better) => smallest = better,
+            None => return smallest,
+        }
+    }
 }

@@ -5,17 +5,13 @@ use crate::attention::decoy;
 use crate::attention::judge::{Kind, error};
 use crate::attention::trial::{Outcome, Prepared, examine, shrink};
 use crate::attention::{Feature, Profile, Subject};
-use crate::report::{Entry, Failure, Measure, Report, Verdict};
-use rayon::prelude::*;
+use crate::report::{Entry, Failure, Measure, Report, SHRINK_BUDGET, SHRINK_TIME, Verdict, in_turn};
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How near a trial's answers come to their limits.
 pub const MEASURES: [Measure; 2] =
     [Measure { heading: "error/bound", key: "bound_ratio" }, Measure { heading: "error/spread", key: "spread_ratio" }];
-
-/// Cases prepared at a time: enough to keep every core busy, few enough for memory.
-const CHUNK: usize = 32;
 
 /// Holds a trial: puts every case to the subject and returns what was found. `on_case` is called as each is done.
 ///
@@ -37,17 +33,12 @@ const CHUNK: usize = 32;
 pub fn hold_trial(subject: &mut dyn Subject, cases: &[Case], mut on_case: impl FnMut()) -> Result<Report, String> {
     let profile = subject.profile().clone();
     let mut report = empty(&profile);
-    for chunk in cases.chunks(CHUNK) {
-        let ready: Vec<Prepared> = chunk
-            .par_iter()
-            .map(|case| Prepared::new(case, &profile.contract(case.format), profile.backward))
-            .collect::<Result<_, _>>()?;
-        for prepared in &ready {
-            let outcome = examine(subject, prepared);
-            add(&mut report, subject, prepared, &outcome);
-            on_case();
-        }
-    }
+    let prepare = |case: &Case| Prepared::new(case, &profile.contract(case.format), profile.backward);
+    in_turn(cases, prepare, |prepared| {
+        let outcome = examine(subject, prepared);
+        add(&mut report, subject, prepared, &outcome);
+        on_case();
+    })?;
     Ok(report)
 }
 
@@ -147,11 +138,6 @@ fn contract_lines(profile: &Profile) -> String {
         text
     })
 }
-
-/// Cases tried while shrinking.
-const SHRINK_BUDGET: usize = 200;
-/// How long shrinking may go on: a program that takes seconds to start, or hangs on some candidates, takes them each time.
-const SHRINK_TIME: Duration = Duration::from_secs(20);
 
 /// A failure as it is, for the list of all of them.
 fn unexplained(prepared: &Prepared, outcome: &Outcome) -> Failure {

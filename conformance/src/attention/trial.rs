@@ -10,6 +10,7 @@ use crate::attention::laws;
 use crate::attention::{Feature, Request, Subject};
 use crate::report::UNDECLARED;
 pub use crate::report::Verdict;
+use crate::suite;
 use crate::{SubjectError, Tensors};
 use std::collections::BTreeSet;
 use tilewright_attention::Contract;
@@ -232,19 +233,8 @@ fn repetition(
 
 /// Simplifies a case step by step while `still_wrong` says that it still shows the fault: sequences and heads to one,
 /// options off, simpler data, and sizes down.
-pub fn shrink(case: &Case, mut still_wrong: impl FnMut(&Case) -> bool, budget: usize) -> Case {
-    let mut smallest = case.clone();
-    let mut tries = 0;
-    loop {
-        let better = simpler(&smallest).into_iter().find(|candidate| {
-            tries += 1;
-            tries <= budget && still_wrong(candidate)
-        });
-        match better {
-            Some(better) => smallest = better,
-            None => return smallest,
-        }
-    }
+pub fn shrink(case: &Case, still_wrong: impl FnMut(&Case) -> bool, budget: usize) -> Case {
+    suite::shrink(case, simpler, still_wrong, budget)
 }
 
 /// Candidates one step simpler, the boldest first.

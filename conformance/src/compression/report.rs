@@ -6,13 +6,9 @@ use crate::compression::judge::Kind;
 use crate::compression::moment::{Arrival, Moment};
 use crate::compression::subject::{Feature, Profile, Subject};
 use crate::compression::trial::{Exhibit, Outcome, Prepared, examine, shrink};
-use crate::report::{Entry, Failure, Report, Verdict};
-use rayon::prelude::*;
+use crate::report::{Entry, Failure, Report, SHRINK_BUDGET, SHRINK_TIME, Verdict, in_turn};
 use std::fmt::Write;
-use std::time::{Duration, Instant};
-
-/// Cases prepared at a time: enough to keep every core busy, few enough for memory.
-const CHUNK: usize = 32;
+use std::time::Instant;
 
 /// Holds a trial: puts every case to the subject and returns what was found. `on_case` is called as each is done.
 ///
@@ -31,14 +27,11 @@ const CHUNK: usize = 32;
 /// A line of text if a case cannot be generated.
 pub fn hold_trial(subject: &mut dyn Subject, cases: &[Case], mut on_case: impl FnMut()) -> Result<Report, String> {
     let mut report = empty(subject.profile());
-    for chunk in cases.chunks(CHUNK) {
-        let ready: Vec<Prepared> = chunk.par_iter().map(Prepared::new).collect::<Result<_, _>>()?;
-        for prepared in &ready {
-            let outcome = examine(subject, prepared);
-            add(&mut report, subject, prepared, &outcome);
-            on_case();
-        }
-    }
+    in_turn(cases, Prepared::new, |prepared| {
+        let outcome = examine(subject, prepared);
+        add(&mut report, subject, prepared, &outcome);
+        on_case();
+    })?;
     Ok(report)
 }
 
@@ -124,11 +117,6 @@ fn add(report: &mut Report, subject: &mut dyn Subject, prepared: &Prepared, outc
         report.failures.push(if explained { explain(subject, prepared, outcome, failure) } else { failure });
     }
 }
-
-/// Cases tried while shrinking.
-const SHRINK_BUDGET: usize = 200;
-/// How long shrinking may go on: a program that takes seconds to start, or hangs on some candidates, takes them each time.
-const SHRINK_TIME: Duration = Duration::from_secs(20);
 
 fn explain(subject: &mut dyn Subject, prepared: &Prepared, outcome: &Outcome, failure: Failure) -> Failure {
     // A process that hangs costs its whole time limit at every try.

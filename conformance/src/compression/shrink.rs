@@ -1,23 +1,13 @@
 //! From a case that fails to a smaller one that fails too.
 
 use crate::compression::case::{Case, Distribution};
+use crate::suite;
 use tilewright_compression::{Feedback, NonFinite, Placement, Wire};
 
 /// Simplifies a case step by step while `still_wrong` says that it still shows the fault: fewer ranks and steps, plain
 /// options, simpler data, and shorter.
-pub fn shrink(case: &Case, mut still_wrong: impl FnMut(&Case) -> bool, budget: usize) -> Case {
-    let mut smallest = case.clone();
-    let mut tries = 0;
-    loop {
-        let better = simpler(&smallest).into_iter().find(|candidate| {
-            tries += 1;
-            tries <= budget && still_wrong(candidate)
-        });
-        match better {
-            Some(better) => smallest = better,
-            None => return smallest,
-        }
-    }
+pub fn shrink(case: &Case, still_wrong: impl FnMut(&Case) -> bool, budget: usize) -> Case {
+    suite::shrink(case, simpler, still_wrong, budget)
 }
 
 /// Candidates one step simpler, the boldest first.
