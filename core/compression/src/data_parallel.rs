@@ -23,7 +23,7 @@ pub use replicas::{agree, hash_of};
 pub use state::{BucketState, State};
 
 use crate::bucket::{Bucket, Buckets};
-use crate::memory::{clipping, length, sum_of_squares};
+use crate::memory::{clipping, length};
 use crate::spec::spec;
 use crate::{
     Collective, CollectiveError, CompressionError, CompressionSpec, Compressor, Decompressor, Memory, NonFinite, Step,
@@ -248,13 +248,13 @@ impl<'a, B: Compressor + Decompressor> DataParallel<'a, B> {
     }
 
     /// The factor of local clipping, unless some rank's gradient is to be refused.
-    fn admit(&self, gradients: &[&[f32]]) -> Result<f32, DataParallelError> {
+    fn admit(&mut self, gradients: &[&[f32]]) -> Result<f32, DataParallelError> {
         let rejects = self.config.compression.is_some_and(|spec| spec.non_finite == NonFinite::Reject);
         if self.config.clip.is_none() && !rejects {
             return Ok(1.0);
         }
         // Squares of f32 neither overflow nor hide an infinity in f64: the sum is finite if all of them are.
-        let squares = gradients.iter().map(|gradient| sum_of_squares(gradient)).sum::<f64>();
+        let squares = gradients.iter().map(|gradient| self.backend.sum_of_squares(gradient)).sum::<f64>();
         if rejects {
             let mut finite = vec![0; self.collective.size()];
             self.collective.all_gather(&[u64::from(squares.is_finite())], &mut finite)?;

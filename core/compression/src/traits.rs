@@ -1,5 +1,6 @@
 //! What an implementation implements.
 
+use crate::memory::sum_of_squares;
 use crate::{CompressionError, CompressionSpec, Memory, Message, Step};
 
 /// From a gradient to a message.
@@ -17,6 +18,12 @@ pub trait Compressor {
         memory: &mut Memory,
         message: &mut Message,
     ) -> Result<(), CompressionError>;
+
+    /// `Σ g²` for local clipping: the bits of [`memory::sum_of_squares`](sum_of_squares), which a backend may come to
+    /// faster.
+    fn sum_of_squares(&mut self, gradient: &[f32]) -> f64 {
+        sum_of_squares(gradient)
+    }
 }
 
 /// What the messages of all ranks are combined to.

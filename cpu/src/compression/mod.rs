@@ -116,20 +116,6 @@ impl CpuCompressor {
         };
         Ok(Self { pool: options.threads.map(start).transpose()?, level, room: Room::default() })
     }
-
-    /// [`tilewright_compression::memory::sum_of_squares`], the same bits.
-    ///
-    /// ```
-    /// assert_eq!(tilewright_cpu::CpuCompressor::default().sum_of_squares(&[3.0, 4.0]), 25.0);
-    /// ```
-    pub fn sum_of_squares(&mut self, gradient: &[f32]) -> f64 {
-        let (level, squares) = (self.level, &mut self.room.squares);
-        within(self.pool.as_ref(), || {
-            let blocks = gradient.par_chunks(SQUARES).map(|block| level.run(BlockOfSquares(block)));
-            blocks.collect_into_vec(squares);
-            squares.iter().fold(0.0, |sum, block| sum + block)
-        })
-    }
 }
 
 /// Runs something in a pool: this one, or the one that the caller is in. Entered once for all that happens inside, for
@@ -160,6 +146,19 @@ impl Compressor for CpuCompressor {
             }
             room.step(level, spec, slots, step, gradient, memory, &mut message.words);
             Ok(())
+        })
+    }
+
+    fn sum_of_squares(&mut self, gradient: &[f32]) -> f64 {
+        let (level, squares) = (self.level, &mut self.room.squares);
+        // A single block, a bias for one, is not worth waking anybody.
+        if gradient.len() <= SQUARES {
+            return level.run(BlockOfSquares(gradient));
+        }
+        within(self.pool.as_ref(), || {
+            let blocks = gradient.par_chunks(SQUARES).map(|block| level.run(BlockOfSquares(block)));
+            blocks.collect_into_vec(squares);
+            squares.iter().fold(0.0, |sum, block| sum + block)
         })
     }
 }

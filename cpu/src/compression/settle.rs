@@ -34,7 +34,7 @@ impl Residual<'_> {
 
     /// Starts to fetch the places of a key whose turn comes soon.
     #[inline]
-    fn expect(&self, key: Option<&u64>) {
+    fn prefetch(&self, key: Option<&u64>) {
         if let Some(at) = key.map(|key| entry(*key).0 as usize - self.base) {
             prefetch(self.velocity.get(at));
             prefetch(self.momentum.get(at));
@@ -103,7 +103,7 @@ fn write(keys: &[u64], segments: &[Segment], cut: u64, mut residual: Residual<'_
     for segment in segments {
         let keys = &keys[segment.start..segment.start + segment.len];
         for (j, key) in keys.iter().enumerate() {
-            residual.expect(keys.get(j + AHEAD));
+            residual.prefetch(keys.get(j + AHEAD));
             let sent = *key >= cut;
             let word = residual.settle(*key, sent);
             if let Some(place) = words.get_mut(count) {
@@ -128,7 +128,7 @@ pub(super) fn forget_winners(keys: &[u64], segments: &[Segment], table: &Table<'
     for segment in segments {
         let keys = &keys[segment.start..segment.start + segment.len];
         for (j, key) in keys.iter().enumerate() {
-            residual.expect(keys.get(j + AHEAD));
+            residual.prefetch(keys.get(j + AHEAD));
             residual.settle(*key, table.holds(*key));
         }
     }
