@@ -114,9 +114,9 @@ def candidates(spec, seeds, values):
     k = min(n, k) if k is not None else None
     if "density" in sel:
         k = min(n, max(1, int(np.floor(sel["density"] * n + 0.5))))
-    if sel["kind"] == "exact-top-k":
+    if sel["kind"] == "top-k":
         return sorted(precedence(values)[:k])
-    if sel["kind"] == "fixed-threshold":
+    if sel["kind"] == "fixed":
         return [i for i in range(n) if magnitude(values[i]) >= max(magnitude(F(sel["threshold"])), 1)]
     if sel["kind"] == "random-k":
         picked = sorted(permutation(n, seeds[2:], j) for j in range(k)) if n else []
@@ -214,10 +214,10 @@ def gradient(kind, steps, n, rng):
     return g
 
 
-TOP = {"kind": "exact-top-k", "density": 0.02}
-DGC = {"kind": "sampled-threshold", "density": 0.02, "ratio": 0.01, "refine": {"lower": 0.8, "upper": 1.3, "iterations": 10}}
-RAW = {"kind": "sampled-threshold", "density": 0.02, "ratio": 0.01}
-FIXED = {"kind": "fixed-threshold", "threshold": 2.5}
+TOP = {"kind": "top-k", "density": 0.02}
+DGC = {"kind": "sampled", "density": 0.02, "ratio": 0.01, "refine": {"lower": 0.8, "upper": 1.3, "iterations": 10}}
+RAW = {"kind": "sampled", "density": 0.02, "ratio": 0.01}
+FIXED = {"kind": "fixed", "threshold": 2.5}
 RANDOM = {"kind": "random-k", "density": 0.02}
 COMPACT = {"kind": "compact"}
 TABLE = {"kind": "hash-table", "slots_per_entry": 4.0, "policy": "largest-magnitude"}
@@ -231,10 +231,10 @@ CASES = [
     ("topk-residual", 1000, "heavy", TOP, COMPACT, RESIDUAL, "f32", "error feedback, the plainest case"),
     ("topk-ties", 333, "ties", TOP, COMPACT, RESIDUAL, "f32", "among equal magnitudes of both signs the least index goes first"),
     ("topk-equal", 257, "equal", TOP, COMPACT, NONE, "f32", "everything ties: exactly k entries, the first"),
-    ("topk-sparse", 500, "sparse", {"kind": "exact-top-k", "density": 0.5}, COMPACT, NONE, "f32", "fewer non-zeros than k: zeros are not sent"),
+    ("topk-sparse", 500, "sparse", {"kind": "top-k", "density": 0.5}, COMPACT, NONE, "f32", "fewer non-zeros than k: zeros are not sent"),
     ("topk-zero", 100, "zero", TOP, COMPACT, MOMENTUM, "f32", "nothing to send"),
-    ("topk-none-wanted", 50, "heavy", {"kind": "exact-top-k", "entries": 0}, COMPACT, RESIDUAL, "f32", "k = 0"),
-    ("topk-all", 64, "heavy", {"kind": "exact-top-k", "density": 1.0}, COMPACT, UNMASKED, "f32", "density 1 without masking is momentum SGD"),
+    ("topk-none-wanted", 50, "heavy", {"kind": "top-k", "entries": 0}, COMPACT, RESIDUAL, "f32", "k = 0"),
+    ("topk-all", 64, "heavy", {"kind": "top-k", "density": 1.0}, COMPACT, UNMASKED, "f32", "density 1 without masking is momentum SGD"),
     ("topk-special", 700, "special", TOP, COMPACT, MOMENTUM, "f32", "NaN, infinities, subnormals and overflow"),
     ("topk-bf16", 900, "heavy", TOP, COMPACT, MOMENTUM, "bf16", "the residual keeps what rounding left over"),
     ("topk-f16-huge", 900, "huge", TOP, COMPACT, MOMENTUM, "f16", "values beyond f16 travel as its greatest"),
@@ -252,8 +252,8 @@ CASES = [
     ("dragonn-ties", 2000, "ties", RAW, TIGHT, RESIDUAL, "f32", "collisions among equals"),
     ("dragonn-special", 2000, "special", RAW, TABLE, NESTEROV, "f32", "NaN in a slot"),
     ("fixed-compact", 1500, "heavy", FIXED, COMPACT, RESIDUAL, "f32", "the threshold itself passes"),
-    ("fixed-ties", 1500, "ties", {"kind": "fixed-threshold", "threshold": 2.0}, COMPACT, NONE, "f32", "at or above, not above"),
-    ("fixed-zero", 400, "ties", {"kind": "fixed-threshold", "threshold": 0.0}, COMPACT, NONE, "f32", "a threshold of 0 still sends no zeros"),
+    ("fixed-ties", 1500, "ties", {"kind": "fixed", "threshold": 2.0}, COMPACT, NONE, "f32", "at or above, not above"),
+    ("fixed-zero", 400, "ties", {"kind": "fixed", "threshold": 0.0}, COMPACT, NONE, "f32", "a threshold of 0 still sends no zeros"),
     ("fixed-table", 1500, "heavy", FIXED, {"kind": "hash-table", "slots": 100, "policy": "largest-magnitude"}, MOMENTUM, "f32", "a number of slots that is no power of two"),
     ("random-k", 1000, "heavy", RANDOM, COMPACT, RESIDUAL, "f32", "indices from seed and step alone"),
     ("random-k-table", 1023, "heavy", RANDOM, TABLE, RESIDUAL, "bf16", "both kinds of chance"),
