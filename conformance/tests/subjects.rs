@@ -18,7 +18,7 @@ use tilewright_conformance::attention::trial::{Outcome, Prepared, Verdict, exami
 use tilewright_conformance::attention::{Feature, Profile, Request, Subject};
 use tilewright_conformance::{SubjectError, Tensor, Tensors};
 use tilewright_cpu::CpuAttention;
-use tilewright_mutants::{Fault, mutants};
+use tilewright_mutants::attention::{Fault, mutants};
 use tilewright_scalar::{Element, Format};
 
 /// What a [`Rogue`] does instead of its work, or to it.

@@ -12,8 +12,3 @@
 
 pub mod attention;
 pub mod compression;
-
-pub use attention::{
-    Accumulator, Addition, CorrectVariant, Exponential, Fault, Group, Kernel, KeyOrder, LseSource, Mutant, Rescaling,
-    Rounding, RowDot, Split, Stationary, SumOrder, Variant, catalogue, controls, mutants, variant, variants,
-};

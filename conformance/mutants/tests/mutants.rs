@@ -5,7 +5,7 @@ mod common;
 
 use common::triggers::triggers;
 use common::{Case, Forward, Named, Tensors, backward, forward};
-use tilewright_mutants::{Fault, Kernel, Mutant, Variant, mutants};
+use tilewright_mutants::attention::{Fault, Kernel, Mutant, Variant, mutants};
 use tilewright_scalar::{Element, bf16};
 
 /// A case in an element type, and what a correct kernel of one variant makes of it.

@@ -7,7 +7,7 @@ use common::specs::cases;
 use common::{Case, Named, Tensors, backward, forward};
 use proptest::prelude::*;
 use tilewright_attention::{AttentionError, AttentionForward, Contract, Inputs, Outputs, bound, reference};
-use tilewright_mutants::{Fault, Kernel, Variant, mutants, variants};
+use tilewright_mutants::attention::{Fault, Kernel, Variant, mutants, variants};
 use tilewright_scalar::{DoubleDouble, Element, Real, bf16, f16};
 
 /// True values, in the order of the kernel's tensors.
@@ -172,7 +172,7 @@ fn what_a_variant_cannot_do_is_an_error() {
         let out = Outputs { o: o.view_mut(), lse: lse.view_mut() };
         matches!(Kernel::correct(variant).forward(&case.spec, &inputs, out), Err(AttentionError::Unsupported { .. }))
     };
-    assert!(refuses(Variant { addition: tilewright_mutants::Addition::TowardZero, ..Variant::BASE }));
+    assert!(refuses(Variant { addition: tilewright_mutants::attention::Addition::TowardZero, ..Variant::BASE }));
     assert!(refuses(Variant { key_tile: 0, ..Variant::BASE }));
     assert!(!refuses(Variant::BASE));
 }

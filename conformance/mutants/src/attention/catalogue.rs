@@ -5,7 +5,7 @@ use crate::attention::Mutant;
 /// The part of a kernel a bug lives in.
 ///
 /// ```
-/// use tilewright_mutants::{Group, mutants};
+/// use tilewright_mutants::attention::{Group, mutants};
 /// assert!(mutants().iter().any(|mutant| mutant.group == Group::Backward));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ macro_rules! catalogue {
         /// A bug that [`Kernel::faulty`](crate::attention::Kernel::faulty) plants where it would live in a real kernel.
         ///
         /// ```
-        /// use tilewright_mutants::{Fault, Kernel};
+        /// use tilewright_mutants::attention::{Fault, Kernel};
         /// let kernel = Kernel::faulty(Fault::StrictDiagonal);
         /// assert_eq!(kernel.fault(), Some(Fault::StrictDiagonal));
         /// ```

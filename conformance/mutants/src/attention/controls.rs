@@ -9,7 +9,7 @@ use tilewright_scalar::Format;
 /// A correct kernel, different from its peers in arithmetic only.
 ///
 /// ```
-/// let names: Vec<_> = tilewright_mutants::variants().iter().map(|variant| variant.name).collect();
+/// let names: Vec<_> = tilewright_mutants::attention::variants().iter().map(|variant| variant.name).collect();
 /// assert!(names.len() >= 24 && names.contains(&"split-3"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]

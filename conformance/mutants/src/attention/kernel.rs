@@ -13,7 +13,7 @@ use tilewright_scalar::Element;
 /// A scalar attention kernel in the manner of FlashAttention-2, correct or with one planted bug.
 ///
 /// ```
-/// use tilewright_mutants::{Fault, Kernel, Variant};
+/// use tilewright_mutants::attention::{Fault, Kernel, Variant};
 /// assert_eq!(Kernel::correct(Variant::BASE).fault(), None);
 /// assert_eq!(Kernel::faulty(Fault::LseSign).variant(), &Variant::BASE);
 /// ```

@@ -124,7 +124,7 @@ pub enum Stationary {
 ///
 /// ```
 /// use tilewright_attention::Format;
-/// use tilewright_mutants::{Rounding, Variant};
+/// use tilewright_mutants::attention::{Rounding, Variant};
 /// let variant = Variant { probabilities: Rounding::Storage, ..Variant::BASE };
 /// assert!(variant.supports(Format::BF16) && !variant.supports(Format::F64));
 /// assert_eq!(variant.contract(Format::BF16).probabilities, Format::BF16);

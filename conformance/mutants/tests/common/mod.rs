@@ -8,7 +8,7 @@ use ndarray::{Array1, Array3, Array4, ArrayView4};
 use tilewright_attention::{
     AttentionBackward, AttentionForward, AttentionSpec, Gradients, Inputs, Keys, Outputs, Saved,
 };
-use tilewright_mutants::Kernel;
+use tilewright_mutants::attention::Kernel;
 use tilewright_scalar::{Element, Real, philox4x32_10};
 
 /// What output memory holds before a kernel runs.
