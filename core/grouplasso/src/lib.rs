@@ -14,6 +14,7 @@
 //! | losses and their dual functions | [`losses`] |
 //! | the duality gap, for any answer | [`certificate`] |
 //! | gap-safe rules (Ndiaye et al. 2017), sequential strong rules (Tibshirani et al. 2012) | [`screening`] |
+//! | Head2Toe's relevance scores and global top-k | [`select`] |
 //! | FISTA (Beck and Teboulle 2009), adaptive restart (O'Donoghue and Candès 2015) | [`reference::Reference`] |
 //!
 //! # A problem, solved and certified
@@ -53,6 +54,7 @@ pub mod problem;
 pub mod prox;
 pub mod reference;
 pub mod screening;
+pub mod select;
 pub mod solution;
 pub mod spec;
 pub mod traits;
@@ -63,7 +65,8 @@ pub use error::GroupLassoError;
 pub use layout::Layout;
 pub use penalty::Terms;
 pub use problem::Problem;
+pub use select::Keep;
 pub use solution::{Progress, Solution, SparseRows, Start, Stopped, Stopping};
 pub use spec::{GroupLassoSpec, Groups, Loss, Penalty, Standardise, Weights};
 pub use tilewright_scalar::{Element, bf16, f16};
-pub use traits::{GroupLassoSolver, geometric_path};
+pub use traits::{GroupLassoSolver, Prox, Selection, geometric_path};

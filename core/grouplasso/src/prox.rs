@@ -4,7 +4,9 @@
 //! division by `1 + tc`; the order matters, and is exact (Friedman, Hastie and Tibshirani 2010; Yu 2013).
 
 use crate::penalty::{norm, soft};
-use crate::{GroupLassoSpec, Layout, Terms};
+use crate::{GroupLassoError, GroupLassoSpec, Groups, Layout, Terms};
+use alloc::format;
+use alloc::string::ToString;
 use ndarray::ArrayViewMut2;
 
 /// Applies the proximal operator of one group, with step `t > 0`, to its block in place.
@@ -33,6 +35,30 @@ pub fn group(terms: Terms, t: f64, v: &mut [f64]) {
     for x in v.iter_mut() {
         *x *= factor;
     }
+}
+
+/// Checks what [`Prox`](crate::Prox) is asked: the specification for `rows` rows of `W`, and the step.
+///
+/// # Errors
+/// [`GroupLassoError`]. With overlapping groups `rows` counts copies.
+pub fn check(spec: &GroupLassoSpec, step: f64, rows: usize) -> Result<Layout, GroupLassoError> {
+    let features = match &spec.groups {
+        Groups::Overlapping(lists) => lists.iter().flatten().max().map_or(0, |last| last + 1),
+        _ => rows,
+    };
+    spec.validate(features)?;
+    if !(step.is_finite() && step > 0.0) {
+        return Err(crate::spec::spec("step", step.to_string(), "a finite number, more than 0"));
+    }
+    let layout = Layout::new(&spec.groups, features)?;
+    if layout.rows() == rows {
+        return Ok(layout);
+    }
+    Err(GroupLassoError::Shape {
+        argument: "w",
+        got: format!("{rows} rows"),
+        expected: format!("{}, one a copy", layout.rows()),
+    })
 }
 
 /// Applies the proximal operator of the whole penalty to `w`, of [`Layout::rows`] rows, in place.

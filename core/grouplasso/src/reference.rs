@@ -6,14 +6,15 @@
 
 use crate::certificate::{certify, correlations};
 use crate::losses::smoothness;
+use crate::select::Keep;
 use crate::{
-    Data, GroupLassoError, GroupLassoSolver, GroupLassoSpec, Layout, Problem, Progress, Solution, SparseRows, Start,
-    Stopped, Stopping, prox,
+    Data, GroupLassoError, GroupLassoSolver, GroupLassoSpec, Layout, Problem, Progress, Prox, Selection, Solution,
+    SparseRows, Start, Stopped, Stopping, prox, select,
 };
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use tilewright_scalar::Element;
 
 /// Iterations between two certificates.
@@ -81,6 +82,26 @@ impl<T: Element> GroupLassoSolver<T> for Reference {
                 (best, since_best) = (now, 0);
             }
         }
+    }
+}
+
+impl<T: Element> Prox<T> for Reference {
+    fn prox(&self, spec: &GroupLassoSpec, step: f64, mut w: ArrayViewMut2<'_, T>) -> Result<(), GroupLassoError> {
+        let layout = prox::check(spec, step, w.nrows())?;
+        let mut exact = w.map(|x| x.to_f64());
+        prox::all(spec, &layout, step, &mut exact.view_mut());
+        w.zip_mut_with(&exact, |to, from| *to = T::from_f64(*from));
+        Ok(())
+    }
+}
+
+impl<T: Element> Selection<T> for Reference {
+    fn scores(&self, w: ArrayView2<'_, T>) -> Result<Vec<T::Accum>, GroupLassoError> {
+        Ok(select::scores(w).into_iter().map(<T::Accum as Element>::from_f64).collect())
+    }
+
+    fn select(&self, scores: &[T::Accum], keep: Keep) -> Result<Vec<usize>, GroupLassoError> {
+        select::top(&scores.iter().map(|s| Element::to_f64(*s)).collect::<Vec<_>>(), keep)
     }
 }
 

@@ -1,8 +1,10 @@
 //! What an implementation implements.
 
+use crate::select::Keep;
 use crate::{Data, GroupLassoError, GroupLassoSpec, Progress, Solution, Start, Stopping};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
+use ndarray::{ArrayView2, ArrayViewMut2};
 use tilewright_scalar::Element;
 
 /// Minimises `P(W, b)`.
@@ -47,6 +49,31 @@ pub trait GroupLassoSolver<T: Element> {
         }
         Ok(path)
     }
+}
+
+/// The proximal operator of the whole penalty.
+pub trait Prox<T: Element> {
+    /// Replaces `w`, of [`Layout::rows`](crate::Layout::rows) rows, by `argmin_v ½ ‖v − w‖² + step · Σ h_g(v_g)`.
+    ///
+    /// # Errors
+    /// [`GroupLassoError`] if the problem is ill-posed, `step` is not a finite positive number, or `w` has another number of
+    /// rows; then `w` has not changed. Numbers that are not finite are no error: NaN gives NaN in its group.
+    fn prox(&self, spec: &GroupLassoSpec, step: f64, w: ArrayViewMut2<'_, T>) -> Result<(), GroupLassoError>;
+}
+
+/// Head2Toe's scoring and selection.
+pub trait Selection<T: Element> {
+    /// `‖Wᵢ‖` for every row.
+    ///
+    /// # Errors
+    /// Only what the implementation lacks, or memory.
+    fn scores(&self, w: ArrayView2<'_, T>) -> Result<Vec<T::Accum>, GroupLassoError>;
+
+    /// The features kept, ascending: those with the greatest scores, of equal ones the least indices first.
+    ///
+    /// # Errors
+    /// As [`select::top`](crate::select::top).
+    fn select(&self, scores: &[T::Accum], keep: Keep) -> Result<Vec<usize>, GroupLassoError>;
 }
 
 /// `count` values of λ, from `largest` down to `ratio · largest`, each the same multiple of the one before.
