@@ -15,6 +15,7 @@
 //! | the duality gap, for any answer | [`certificate`] |
 //! | gap-safe rules (Ndiaye et al. 2017), sequential strong rules (Tibshirani et al. 2012) | [`screening`] |
 //! | Head2Toe's relevance scores and global top-k | [`select`] |
+//! | error bounds of proximal operator and scores | [`bound`] |
 //! | FISTA (Beck and Teboulle 2009), adaptive restart (O'Donoghue and Candès 2015) | [`reference::Reference`] |
 //!
 //! # A problem, solved and certified
@@ -44,6 +45,7 @@
 
 extern crate alloc;
 
+pub mod bound;
 pub mod certificate;
 pub mod data;
 pub mod error;
@@ -68,5 +70,5 @@ pub use problem::Problem;
 pub use select::Keep;
 pub use solution::{Progress, Solution, SparseRows, Start, Stopped, Stopping};
 pub use spec::{GroupLassoSpec, Groups, Loss, Penalty, Standardise, Weights};
-pub use tilewright_scalar::{Element, bf16, f16};
+pub use tilewright_scalar::{Element, Format, bf16, f16};
 pub use traits::{GroupLassoSolver, Prox, Selection, geometric_path};

@@ -4,15 +4,20 @@
 //! [excess](Terms::excess) — strictly inside of `B` at least *if*. A rule that knows `u*` only roughly works with a margin.
 
 use crate::penalty::norm_of_soft;
-use crate::{Loss, Penalty, Terms, losses};
+use crate::{Certificate, Loss, Penalty, Terms, losses};
 
 /// How far the best dual point can be from one whose gap is `gap`: `‖√ω̂ (u/ω̂ − u*/ω̂)‖ ≤ √(2 L gap)`, because the dual
 /// function is `1/L`-strongly concave in that norm (Ndiaye et al. 2017, with `L = ½` for softmax in place of their 1).
 ///
-/// A gap that is negative by rounding counts as 0.
-pub fn safe_radius(loss: Loss, gap: f64) -> f64 {
-    libm::sqrt(2.0 * losses::smoothness(loss) * gap.max(0.0))
+/// To the gap is added what rounding may have taken from it, [`RESOLUTION`] of the objective: otherwise a gap of 0 would discard
+/// groups whose correlation lies on the boundary, as that of every active group does.
+pub fn safe_radius(loss: Loss, certificate: &Certificate) -> f64 {
+    let rounding = RESOLUTION * certificate.objective.abs();
+    libm::sqrt(2.0 * losses::smoothness(loss) * (certificate.gap().max(0.0) + rounding))
 }
+
+/// How finely a gap is known, as a share of the objective: `2⁻⁴⁰`, four thousand roundings.
+pub const RESOLUTION: f64 = 9.094_947_017_729_282e-13;
 
 /// The gap-safe sphere rule: whether a group may be non-zero at the minimum. `u = X_gᵀ` times the dual point, which is
 /// [`dual_scale`](crate::Certificate::dual_scale) times the correlation with the residual, and `size` is
