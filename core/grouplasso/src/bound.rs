@@ -10,7 +10,7 @@
 //! of the least subnormal number.
 
 use crate::penalty::{norm, soft};
-use crate::{GroupLassoError, GroupLassoSpec, Terms, prox};
+use crate::{GroupLassoError, GroupLassoSpec, Penalty, Terms, prox};
 use alloc::vec::Vec;
 use ndarray::{Array2, ArrayView2};
 use tilewright_scalar::{Element, Format};
@@ -60,8 +60,9 @@ pub fn prox<T: Element>(
     for group in 0..layout.groups() {
         let (terms, v) = (layout.terms(spec, group), layout.gather(stored.view(), group));
         // The exact values are `f64` themselves, and have an error like anybody's.
-        let own = Block::new(terms, step, &v, Format::F64, Format::F64);
-        let theirs = Block::new(terms, step, &v, arithmetic, T::FORMAT);
+        let share = shared(spec) * step * layout.weight(&spec.weights, group);
+        let own = Block::new(terms, step, share, &v, Format::F64, Format::F64);
+        let theirs = Block::new(terms, step, share, &v, arithmetic, T::FORMAT);
         zero.push(theirs.below > own.error + theirs.error);
         for (place, row) in layout.rows_of(group).enumerate() {
             for k in 0..w.ncols() {
@@ -71,6 +72,11 @@ pub fn prox<T: Element>(
         }
     }
     Ok(ProxBound { exact, worst, zero })
+}
+
+/// λ, where a coefficient is a share of it, τ or α or what is left to 1: a rounded share makes what is left wrong by as much.
+fn shared(spec: &GroupLassoSpec) -> f64 {
+    if spec.penalty == Penalty::GroupLasso { 0.0 } else { spec.lambda }
 }
 
 /// One group's error analysis.
@@ -89,7 +95,7 @@ struct Block {
 }
 
 impl Block {
-    fn new(terms: Terms, step: f64, v: &[f64], arithmetic: Format, storage: Format) -> Self {
+    fn new(terms: Terms, step: f64, share: f64, v: &[f64], arithmetic: Format, storage: Format) -> Self {
         let unit = SLACK * arithmetic.unit_roundoff();
         let underflow = arithmetic.underflow_unit().max(storage.underflow_unit());
         let (l1, l2, ridge) = (step * terms.l1, step * terms.l2, step * terms.ridge);
@@ -98,11 +104,12 @@ impl Block {
         // Entries after soft thresholding: an error of the threshold, and one subtraction.
         let entries: Vec<f64> = shrunk.iter().map(|s| soft_error(*s, l1, unit)).collect();
         let norm_error = norm(&entries) + relative_norm_error(v.len(), unit) * n;
-        let threshold_error = THRESHOLD * unit * l2;
+        let threshold_error = THRESHOLD * unit * l2 + unit * share;
+        let ridge_error = THRESHOLD * unit * ridge + unit * share;
         let factor = if n > l2 { (n - l2) / n / (1.0 + ridge) } else { 0.0 };
         // d(1 − tb/N) = −d(tb)/N + tb/N · dN/N; subtraction and division, in whichever order, round thrice.
-        let relative = if n > 0.0 { (l2.min(n) / n) * (THRESHOLD * unit + norm_error / n) + 3.0 * unit } else { 0.0 };
-        let factor_error = relative / (1.0 + ridge) + (THRESHOLD + 2.0) * unit * factor;
+        let kink = if n > 0.0 { threshold_error / n + (l2.min(n) / n) * (norm_error / n) + 3.0 * unit } else { 0.0 };
+        let factor_error = kink / (1.0 + ridge) + (ridge_error / (1.0 + ridge) + 2.0 * unit) * factor;
         let error = norm_error + threshold_error + underflow * v.len() as f64;
         Self { unit, storage, underflow, l1, factor, factor_error, below: l2 - n, error }
     }
