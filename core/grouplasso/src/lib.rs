@@ -14,7 +14,9 @@
 //! | losses and their dual functions | [`losses`] |
 //! | the duality gap, for any answer | [`certificate`] |
 //! | gap-safe rules (Ndiaye et al. 2017), sequential strong rules (Tibshirani et al. 2012) | [`screening`] |
+//! | Head2Toe's features: normalised layer by layer, side by side | [`features`] |
 //! | Head2Toe's relevance scores and global top-k | [`select`] |
+//! | the linear classifier on what is kept | [`Head`] |
 //! | error bounds of proximal operator and scores | [`bound`] |
 //! | FISTA (Beck and Teboulle 2009), adaptive restart (O'Donoghue and Candès 2015) | [`reference::Reference`] |
 //!
@@ -49,6 +51,8 @@ pub mod bound;
 pub mod certificate;
 pub mod data;
 pub mod error;
+pub mod features;
+pub mod head;
 pub mod layout;
 pub mod losses;
 pub mod penalty;
@@ -64,6 +68,8 @@ pub mod traits;
 pub use certificate::Certificate;
 pub use data::{Columns, Data, Response, Targets};
 pub use error::GroupLassoError;
+pub use features::{Layers, Normalise};
+pub use head::Head;
 pub use layout::Layout;
 pub use penalty::Terms;
 pub use problem::Problem;
