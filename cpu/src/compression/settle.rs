@@ -9,8 +9,8 @@ use tilewright_compression::key::entry;
 use tilewright_compression::memory::left_over;
 use tilewright_compression::message::word;
 
-/// Keys between the one that is settled and the one whose places are fetched.
-const AHEAD: usize = 24;
+/// Keys between the one in hand and the one whose places are fetched.
+pub(super) const AHEAD: usize = 24;
 /// Keys that are not worth sharing out.
 const WORTH_SHARING: usize = 1 << 13;
 
@@ -43,6 +43,7 @@ impl Residual<'_> {
 
     /// The entry of `key` is sent, or is not: of what is sent there stays what the wire's format cannot express. Returns
     /// its word. Nothing here depends on `sent` by a branch, for that would be hard to foresee.
+    #[inline]
     pub(super) fn settle(&mut self, key: u64, sent: bool) -> u64 {
         let (index, value) = entry(key);
         let rounded = on_the_wire(self.value, value);
@@ -55,6 +56,21 @@ impl Residual<'_> {
             *u = if sent { 0.0 } else { *u };
         }
         word(index, rounded)
+    }
+
+    /// Makes words of the keys of what is sent.
+    fn settle_all(&mut self, keys: &mut [u64]) {
+        if self.velocity.is_empty() {
+            for key in keys {
+                let (index, value) = entry(*key);
+                *key = word(index, on_the_wire(self.value, value));
+            }
+            return;
+        }
+        for j in 0..keys.len() {
+            self.prefetch(keys.get(j + AHEAD));
+            keys[j] = self.settle(keys[j], true);
+        }
     }
 }
 
@@ -82,7 +98,7 @@ pub(super) fn compact(found: &mut Found, residual: Residual<'_>, words: &mut Vec
         let keys = &keys[segment.start..segment.start + segment.len];
         segment.sent = keys.iter().filter(|key| **key >= cut).count();
     });
-    words.clear();
+    // All of them are written over.
     words.resize(segments.iter().map(|segment| segment.sent).sum(), 0);
     write(keys, segments, cut, residual, words);
 }
@@ -99,19 +115,17 @@ fn write(keys: &[u64], segments: &[Segment], cut: u64, mut residual: Residual<'_
         );
         return;
     }
+    // What is sent is hard to foresee: every key is written down, and what is not sent is written over.
     let mut count = 0;
     for segment in segments {
-        let keys = &keys[segment.start..segment.start + segment.len];
-        for (j, key) in keys.iter().enumerate() {
-            residual.prefetch(keys.get(j + AHEAD));
-            let sent = *key >= cut;
-            let word = residual.settle(*key, sent);
+        for key in &keys[segment.start..segment.start + segment.len] {
             if let Some(place) = words.get_mut(count) {
-                *place = word;
+                *place = *key;
             }
-            count += usize::from(sent);
+            count += usize::from(*key >= cut);
         }
     }
+    residual.settle_all(words);
 }
 
 /// Whoever holds a slot of `table` leaves the memory, in order of index, which memory likes better than that of slots.
@@ -129,6 +143,7 @@ pub(super) fn forget_winners(keys: &[u64], segments: &[Segment], table: &Table<'
         let keys = &keys[segment.start..segment.start + segment.len];
         for (j, key) in keys.iter().enumerate() {
             residual.prefetch(keys.get(j + AHEAD));
+            table.prefetch(keys.get(j + AHEAD));
             residual.settle(*key, table.holds(*key));
         }
     }

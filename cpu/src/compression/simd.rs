@@ -100,9 +100,9 @@ impl Level {
     }
 }
 
-/// Starts to fetch a number into cache, where the machine lets one ask for that.
+/// Starts to fetch something into cache, where the machine lets one ask for that.
 #[inline]
-pub(super) fn prefetch(place: Option<&f32>) {
+pub(super) fn prefetch<T>(place: Option<&T>) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if let Some(place) = place {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

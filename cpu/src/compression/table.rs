@@ -2,7 +2,8 @@
 //! [`Policy::Any`] the last one, which is 8 bytes and so always somebody's in full.
 
 use super::pass::Found;
-use super::settle::{Residual, forget_winners, on_the_wire};
+use super::settle::{AHEAD, Residual, forget_winners, on_the_wire};
+use super::simd::prefetch;
 use rayon::prelude::*;
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -40,6 +41,12 @@ impl Table<'_> {
         &self.slots[slot(entry(key).0, self.seed, self.slots.len() as u32) as usize]
     }
 
+    /// Starts to fetch the slot of a key whose turn comes soon.
+    #[inline]
+    pub(super) fn prefetch(&self, key: Option<&u64>) {
+        prefetch(key.map(|key| self.at(*key)));
+    }
+
     /// Whether this entry stayed.
     pub(super) fn holds(&self, key: u64) -> bool {
         self.at(key).load(Relaxed) == key
@@ -70,9 +77,8 @@ impl Tables {
         residual: Residual<'_>,
         words: &mut Vec<u64>,
     ) {
-        words.clear();
         if found.keys.is_empty() {
-            return;
+            return words.clear();
         }
         if slots as usize > SLOTS_EACH * found.keys.len() + BLOCK {
             return self.sort(found, slots, seed, residual, words);
@@ -80,8 +86,14 @@ impl Tables {
         self.prepare(slots as usize);
         let Self { slots: all, taken, dirty, .. } = self;
         let table = Table { slots: &all[..slots as usize], seed };
-        let candidates = found.keys.par_iter().with_min_len(WORTH_SHARING).filter(|key| **key >= found.cut);
-        candidates.for_each(|key| table.offer(*key, policy));
+        found.keys.par_chunks(WORTH_SHARING).for_each(|keys| {
+            for (j, key) in keys.iter().enumerate() {
+                table.prefetch(keys.get(j + AHEAD));
+                if *key >= found.cut {
+                    table.offer(*key, policy);
+                }
+            }
+        });
         let value = residual.value;
         if !residual.velocity.is_empty() {
             forget_winners(&found.keys, &found.segments, &table, residual);
@@ -89,6 +101,7 @@ impl Tables {
         let all = &mut all[..slots as usize];
         let blocks = all.par_chunks_mut(BLOCK).map(taken_slots);
         blocks.collect_into_vec(taken);
+        // All of them are written over.
         words.resize(taken.iter().sum(), 0);
         empty(all, taken, value, words);
         *dirty = false;
@@ -113,6 +126,7 @@ impl Tables {
         self.sorted.sort_unstable();
         // Of a slot's keys the greatest is the first; it is as good as any for `Policy::Any`.
         self.sorted.dedup_by_key(|(slot, _)| *slot);
+        words.clear();
         words.extend(self.sorted.iter().map(|(_, key)| residual.settle(key.0, true)));
     }
 }
