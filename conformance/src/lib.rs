@@ -1,4 +1,4 @@
-//! Puts implementations on trial: attention kernels, gradient compressors.
+//! Puts implementations on trial: attention kernels, gradient compressors, group-lasso solvers.
 //!
 //! What a trial is made of is the same for every family; what is asked and how an answer is judged is the family's own.
 //!
@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`attention`] | exact attention, forward and backward: cases, error bounds, laws |
 //! | [`compression`] | gradient compression: cases, exact invariants, laws, collision statistics |
+//! | [`grouplasso`] | the group lasso and Head2Toe: proximal operators, selections, solutions by their certificates |
 //! | [`report`], [`kill`] | verdicts counted and printed; the suite's own trial |
 //! | [`process`] | a program in any language, one line of JSON a request |
 //! | [`file`](mod@file), [`tensor`], [`json`] | safetensors files and JSON from strangers |
@@ -16,6 +17,7 @@
 pub mod attention;
 pub mod compression;
 pub mod file;
+pub mod grouplasso;
 pub mod json;
 pub mod kill;
 pub mod process;

@@ -48,6 +48,8 @@ pub mod attention;
 pub mod checkpoint;
 pub mod collective;
 pub mod compression;
+pub mod grouplasso;
 
 pub use attention::{CpuAttention, SplitKv, StandardAttention};
 pub use compression::CpuCompressor;
+pub use grouplasso::CpuGroupLasso;

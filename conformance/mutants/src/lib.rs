@@ -8,7 +8,9 @@
 //! |---|---|
 //! | [`attention`] | an attention kernel in the manner of FlashAttention-2, forward and backward |
 //! | [`compression`] | a gradient compressor and the decoder of its messages |
+//! | [`grouplasso`] | a group-lasso solver with its certificate, the proximal operator, Head2Toe's selection |
 #![forbid(unsafe_code)]
 
 pub mod attention;
 pub mod compression;
+pub mod grouplasso;

@@ -176,7 +176,7 @@ impl Normalise {
         layers.check_matrix(x)?;
         layers.check(kept)?;
         let selected = layers.only(kept);
-        let mut out = Array2::zeros((x.nrows(), kept.len()).f());
+        let mut out = Array2::from_elem((x.nrows(), kept.len()).f(), U::from_f64(0.0));
         for layer in 0..layers.len() {
             let columns = &kept[selected.range(layer)];
             if columns.is_empty() {

@@ -58,7 +58,12 @@ impl Head {
         if self.weights.dim() != (self.kept.len(), self.intercept.len()) || self.intercept.is_empty() {
             return Err(GroupLassoError::Shape {
                 argument: "weights",
-                got: format!("{} × {}, {} intercepts", self.weights.nrows(), self.weights.ncols(), self.intercept.len()),
+                got: format!(
+                    "{} × {}, {} intercepts",
+                    self.weights.nrows(),
+                    self.weights.ncols(),
+                    self.intercept.len()
+                ),
                 expected: format!("{} × classes, as many intercepts", self.kept.len()),
             });
         }
@@ -127,7 +132,7 @@ impl Head {
 }
 
 /// The place of the greatest, of equal ones the first.
-fn largest(values: impl Iterator<Item = f64>) -> u32 {
+pub(crate) fn largest(values: impl Iterator<Item = f64>) -> u32 {
     let best = values.enumerate().fold((0, f64::NEG_INFINITY), |best, (k, z)| if z > best.1 { (k, z) } else { best });
     best.0 as u32
 }

@@ -14,9 +14,13 @@
 //! | losses and their dual functions | [`losses`] |
 //! | the duality gap, for any answer | [`certificate`] |
 //! | gap-safe rules (Ndiaye et al. 2017), sequential strong rules (Tibshirani et al. 2012) | [`screening`] |
+//! | Head2Toe's pooling to a target size | [`pooling`] |
 //! | Head2Toe's features: normalised layer by layer, side by side | [`features`] |
 //! | Head2Toe's relevance scores and global top-k | [`select`] |
-//! | the linear classifier on what is kept | [`Head`] |
+//! | the second head, linear probing and other baselines, by ridge regression | [`ridge`], [`Head`] |
+//! | Head2Toe from features to a head | [`head2toe`], [`ranking`] |
+//! | its cross-validation | [`grid`], [`sampling`] |
+//! | what it costs beside fine-tuning | [`cost`] |
 //! | error bounds of proximal operator and scores | [`bound`] |
 //! | FISTA (Beck and Teboulle 2009), adaptive restart (O'Donoghue and Candès 2015) | [`reference::Reference`] |
 //!
@@ -49,16 +53,23 @@ extern crate alloc;
 
 pub mod bound;
 pub mod certificate;
+pub mod cost;
 pub mod data;
 pub mod error;
 pub mod features;
+pub mod grid;
 pub mod head;
+pub mod head2toe;
 pub mod layout;
 pub mod losses;
 pub mod penalty;
+pub mod pooling;
 pub mod problem;
 pub mod prox;
+pub mod ranking;
 pub mod reference;
+pub mod ridge;
+pub mod sampling;
 pub mod screening;
 pub mod select;
 pub mod solution;
@@ -70,6 +81,7 @@ pub use data::{Columns, Data, Response, Targets};
 pub use error::GroupLassoError;
 pub use features::{Layers, Normalise};
 pub use head::Head;
+pub use head2toe::Head2Toe;
 pub use layout::Layout;
 pub use penalty::Terms;
 pub use problem::Problem;

@@ -1,19 +1,22 @@
 //! Links only if nothing in `core` needs the standard library: this program brings a panic handler and an allocator of
-//! its own, and a second panic handler, from `std`, would be an error. It runs, too: it computes attention over one key
-//! and compresses a gradient of two entries, and exits with 0 if that is right.
+//! its own, and a second panic handler, from `std`, would be an error. It runs, too: it computes attention over one key,
+//! compresses a gradient of two entries and fits one feature, and exits with 0 if that is right.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::ops::ControlFlow;
 use core::panic::PanicInfo;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use ndarray::Array4;
+use ndarray::{Array2, Array4};
 use tilewright_attention::{AttentionSpec, Contract, Inputs, bound, reference};
 use tilewright_compression::reference::Reference;
 use tilewright_compression::{CompressionSpec, Compressor, Count, Memory, Message, Step};
+use tilewright_grouplasso::reference::Reference as Solver;
+use tilewright_grouplasso::{Data, GroupLassoSolver, GroupLassoSpec, Loss, Stopping, Targets};
 use tilewright_scalar::{DoubleDouble, Format, Real};
 
 const ARENA: usize = 1 << 16;
@@ -80,12 +83,28 @@ fn compression() -> Option<bool> {
     Some(message.entries().eq([(1, -2.0)]) && memory.velocity == [1.0, 0.0])
 }
 
-/// Succeeds if one entry of two is sent, `O = 1`, `LSE = 0` and the error allowed is that of a few roundings.
+/// ½ (1 − w)² + ¼ |w| is least at ¾, and known to be.
+fn grouplasso() -> Option<bool> {
+    let spec = GroupLassoSpec { intercept: false, ..GroupLassoSpec::rows(Loss::LeastSquares, 0.25) };
+    let (x, y) = (Array2::from_elem((1, 1), 1.0f32), Array2::from_elem((1, 1), 1.0));
+    let data = Data { x: x.view(), targets: Targets::Values(y.view()), sample_weights: None };
+    let stopping = Stopping::default();
+    let best = Solver.solve(&spec, &data, &stopping, None, &mut |_| ControlFlow::Continue(())).ok()?;
+    let w = best.w.values().first().copied()?;
+    Some(w - 0.75 < 1e-3 && 0.75 - w < 1e-3 && best.certificate.relative_gap() <= 1e-6)
+}
+
+/// Succeeds if one entry of two is sent, the fit is right, `O = 1`, `LSE = 0` and the error allowed is that of a few roundings.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> i32 {
     match attention() {
         Some([o, lse, worst])
-            if o == 1.0 && lse == 0.0 && worst > 0.0 && worst < 1e-4 && compression() == Some(true) =>
+            if o == 1.0
+                && lse == 0.0
+                && worst > 0.0
+                && worst < 1e-4
+                && compression() == Some(true)
+                && grouplasso() == Some(true) =>
         {
             0
         }

@@ -4,14 +4,14 @@ use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::str::FromStr;
-use tilewright_conformance::{Suite, attention, compression};
+use tilewright_conformance::{Suite, attention, compression, grouplasso};
 
 #[derive(Parser)]
 #[command(
     name = "assay",
     version,
-    about = "Puts attention kernels and gradient compressors on trial: generated and recorded inputs, derived error bounds \
-             or exact invariants, laws between runs."
+    about = "Puts attention kernels, gradient compressors and group-lasso solvers on trial: generated and recorded inputs; \
+             derived error bounds, exact invariants or certificates; laws between runs."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -36,6 +36,8 @@ pub(crate) enum Family {
     Attention,
     /// Gradient compression: top-k, DGC, DRAGONN.
     Compression,
+    /// Group lasso and Head2Toe: proximal operators, selections, solvers.
+    Grouplasso,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,10 +57,22 @@ impl From<SuiteName> for Suite {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SubjectName {
     /// The CPU backend.
+    #[default]
     Cpu,
+    /// The textbook's algorithm that everything else is held to.
+    Reference,
+}
+
+impl SubjectName {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Reference => "reference",
+        }
+    }
 }
 
 /// A case of any family.
@@ -66,6 +80,7 @@ pub(crate) enum SubjectName {
 pub(crate) enum AnyCase {
     Attention(attention::case::Case),
     Compression(compression::case::Case),
+    GroupLasso(grouplasso::case::Case),
 }
 
 impl FromStr for AnyCase {
@@ -74,6 +89,8 @@ impl FromStr for AnyCase {
     fn from_str(id: &str) -> Result<Self, String> {
         if id.trim().starts_with("compression/") {
             id.parse().map(Self::Compression).map_err(|error| format!("{error}"))
+        } else if id.trim().starts_with("grouplasso/") {
+            id.parse().map(Self::GroupLasso).map_err(|error| format!("{error}"))
         } else {
             id.parse().map(Self::Attention).map_err(|error| format!("{error}"))
         }
@@ -85,6 +102,7 @@ impl AnyCase {
         match self {
             Self::Attention(_) => Family::Attention,
             Self::Compression(_) => Family::Compression,
+            Self::GroupLasso(_) => Family::Grouplasso,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::output::say;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use tilewright_conformance::{attention, compression};
+use tilewright_conformance::{attention, compression, grouplasso};
 
 /// Cases listed at a time.
 const CHUNK: usize = 32;
@@ -21,6 +21,12 @@ pub(crate) fn list(args: &ListArgs) -> anyhow::Result<bool> {
         }
         Family::Compression => {
             use compression::{suite, trial::Prepared};
+            lines(&suite::cases(args.suite.into(), args.seed), |case| {
+                Ok(Prepared::new(case)?.evidence.iter().map(|evidence| evidence.decoy).collect())
+            })
+        }
+        Family::Grouplasso => {
+            use grouplasso::{suite, trial::Prepared};
             lines(&suite::cases(args.suite.into(), args.seed), |case| {
                 Ok(Prepared::new(case)?.evidence.iter().map(|evidence| evidence.decoy).collect())
             })

@@ -5,7 +5,7 @@ use crate::output::{JsonReport, conclude, progress};
 use anyhow::Error;
 use std::fmt::Write as _;
 use tilewright_conformance::kill::KillMatrix;
-use tilewright_conformance::{Suite, attention, compression};
+use tilewright_conformance::{Suite, attention, compression, grouplasso};
 
 pub(crate) fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
     let json = args.json.as_deref().map(JsonReport::create).transpose()?;
@@ -35,6 +35,20 @@ pub(crate) fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
                     let all = tilewright_mutants::compression::mutants().iter();
                     let mutants: Vec<_> = all.filter(|m| survivors.is_none_or(|ids| ids.contains(&m.id))).collect();
                     compression::kill::kill_matrix(&mutants, tilewright_mutants::compression::variants(), cases, tick)
+                },
+            )?
+        }
+        Family::Grouplasso => {
+            use grouplasso::suite::cases;
+            let suite = |suite: Suite| cases(suite, args.seed);
+            in_two_rounds(
+                args.suite,
+                suite(Suite::Quick),
+                || suite(args.suite.into()),
+                |survivors, cases, tick| {
+                    let all = tilewright_mutants::grouplasso::mutants().iter();
+                    let mutants: Vec<_> = all.filter(|m| survivors.is_none_or(|ids| ids.contains(&m.id))).collect();
+                    grouplasso::kill::kill_matrix(&mutants, tilewright_mutants::grouplasso::variants(), cases, tick)
                 },
             )?
         }

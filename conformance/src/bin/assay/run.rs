@@ -1,13 +1,13 @@
 //! `assay run`.
 
-use crate::args::{AnyCase, Family, RunArgs};
+use crate::args::{AnyCase, Family, RunArgs, SubjectName};
 use crate::output::{JsonReport, conclude, progress};
 use anyhow::{Context, Error};
 use console::style;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::time::Duration;
-use tilewright_conformance::{Report, attention, compression};
+use tilewright_conformance::{Report, attention, compression, grouplasso};
 use tilewright_cpu::{CpuAttention, CpuCompressor};
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<bool> {
@@ -19,8 +19,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<bool> {
         let mut report = match family {
             Family::Attention => try_attention(args)?,
             Family::Compression => try_compression(args)?,
+            Family::Grouplasso => try_grouplasso(args)?,
         };
-        report.invocation = args.cmd.as_ref().map_or("--subject cpu".into(), |command| format!("--cmd '{command}'"));
+        report.invocation = args.cmd.as_ref().map_or_else(
+            || format!("--subject {}", args.subject.unwrap_or_default().name()),
+            |command| format!("--cmd '{command}'"),
+        );
         holds &= tell(&report, !args.case.is_empty(), &mut text);
         reports.push(report);
     }
@@ -69,11 +73,12 @@ fn try_attention(args: &RunArgs) -> anyhow::Result<Report> {
     use attention::{Subject, process::Process, report::hold_trial, suite};
     let mut subject: Box<dyn Subject> = match &args.cmd {
         Some(command) => Box::new(started(command, Process::start(command, Duration::from_secs(args.time_limit)))?),
+        None if args.subject == Some(SubjectName::Reference) => Box::new(attention_reference()),
         None => Box::new(cpu_attention()),
     };
     let given = args.case.iter().filter_map(|case| match case {
         AnyCase::Attention(case) => Some(case.clone()),
-        AnyCase::Compression(_) => None,
+        _ => None,
     });
     let mut cases: Vec<_> = given.collect();
     if cases.is_empty() {
@@ -89,11 +94,12 @@ fn try_compression(args: &RunArgs) -> anyhow::Result<Report> {
     use compression::{Subject, process::Process, report::hold_trial, suite};
     let mut subject: Box<dyn Subject> = match &args.cmd {
         Some(command) => Box::new(started(command, Process::start(command, Duration::from_secs(args.time_limit)))?),
+        None if args.subject == Some(SubjectName::Reference) => Box::new(compression_reference()),
         None => Box::new(cpu_compressor()),
     };
     let given = args.case.iter().filter_map(|case| match case {
         AnyCase::Compression(case) => Some(case.clone()),
-        AnyCase::Attention(_) => None,
+        _ => None,
     });
     let mut cases: Vec<_> = given.collect();
     if cases.is_empty() {
@@ -103,6 +109,43 @@ fn try_compression(args: &RunArgs) -> anyhow::Result<Report> {
     let report = hold_trial(subject.as_mut(), &cases, || bar.inc(1)).map_err(Error::msg)?;
     bar.finish_and_clear();
     Ok(report)
+}
+
+fn try_grouplasso(args: &RunArgs) -> anyhow::Result<Report> {
+    use grouplasso::{Subject, process::Process, report::hold_trial, suite};
+    let mut subject: Box<dyn Subject> = match &args.cmd {
+        Some(command) => Box::new(started(command, Process::start(command, Duration::from_secs(args.time_limit)))?),
+        None => Box::new(grouplasso_reference()),
+    };
+    let given = args.case.iter().filter_map(|case| match case {
+        AnyCase::GroupLasso(case) => Some(case.clone()),
+        _ => None,
+    });
+    let mut cases: Vec<_> = given.collect();
+    if cases.is_empty() {
+        cases = suite::cases(args.suite.into(), args.seed);
+    }
+    let bar = progress(cases.len(), "group lasso");
+    let report = hold_trial(subject.as_mut(), &cases, || bar.inc(1)).map_err(Error::msg)?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+fn attention_reference() -> attention::in_process::InProcess<tilewright_attention::Flash> {
+    let formats = attention::suite::FORMATS;
+    let profile = attention::Profile::new("reference", env!("CARGO_PKG_VERSION"), &formats);
+    attention::in_process::InProcess::new(tilewright_attention::Flash { memory: 4096 }, profile)
+}
+
+fn compression_reference() -> compression::in_process::InProcess<tilewright_compression::reference::Reference> {
+    let profile = compression::Profile::new("reference", env!("CARGO_PKG_VERSION"));
+    compression::in_process::InProcess::sequential(tilewright_compression::reference::Reference, profile)
+}
+
+/// References use no threads.
+fn grouplasso_reference() -> grouplasso::in_process::InProcess<tilewright_grouplasso::reference::Reference> {
+    let profile = grouplasso::Profile::new("reference", env!("CARGO_PKG_VERSION"));
+    grouplasso::in_process::InProcess::sequential(tilewright_grouplasso::reference::Reference, profile)
 }
 
 fn started<T>(command: &str, process: Result<T, tilewright_conformance::SubjectError>) -> anyhow::Result<T> {
