@@ -36,6 +36,9 @@ pub fn softmax(z: &mut [f64]) -> f64 {
     largest + libm::log(sum)
 }
 
+/// The farthest that iterative scaling moves an intercept at once: a class the model has given up has a share of 0.
+const LEAP: f64 = 20.0;
+
 /// What a model without features comes to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Null {
@@ -101,12 +104,12 @@ impl Response {
             let zeros = vec![0.0; self.outputs()];
             return self.column_sums(self.residual(z, &zeros).view());
         }
-        let pick = |(b, absent): (&f64, &bool)| match (absent, b.is_finite()) {
-            (true, _) => f64::NEG_INFINITY,
-            (false, true) => *b,
-            (false, false) => 0.0,
-        };
-        let mut b: Vec<f64> = start.iter().zip(self.absent()).map(pick).collect();
+        let mut b = self.finite_start(start);
+        let null = self.null(true).intercept;
+        let is_better = self.value(z, &b) <= self.value(z, &null);
+        if !is_better {
+            b = null;
+        }
         let (mut value, mut last_off, mut settled) = (self.value(z, &b), f64::INFINITY, false);
         for _ in 0..100 {
             let p = self.y().to_owned() - self.residual(z, &b);
@@ -117,7 +120,8 @@ impl Response {
                 break;
             }
             // Iterative scaling never goes up; Newton's step, where it goes down further, is quadratic at the end.
-            let scaled = |(b, (s, m)): (&f64, (&f64, &f64))| if *s > 0.0 { b + libm::log(s / m) } else { *b };
+            let leap = |s: f64, m: f64| libm::log(s / m).clamp(-LEAP, LEAP);
+            let scaled = |(b, (s, m)): (&f64, (&f64, &f64))| if *s > 0.0 { b + leap(*s, *m) } else { *b };
             let mut next: Vec<f64> = b.iter().zip(share.iter().zip(&model)).map(scaled).collect();
             let mut next_value = self.value(z, &next);
             let newton = self.newton_intercept(p.view(), &b, &share, &model);
@@ -129,6 +133,19 @@ impl Response {
             (b, value, last_off) = (next, next_value, off);
         }
         b
+    }
+
+    /// An intercept to start from: −∞ for absent classes, and for the others what is given, less its mean, which is no one's.
+    fn finite_start(&self, start: &[f64]) -> Vec<f64> {
+        let present = |k: usize| !self.absent()[k] && start[k].is_finite();
+        let counted: Vec<f64> = (0..start.len()).filter(|&k| present(k)).map(|k| start[k]).collect();
+        let mean = counted.iter().sum::<f64>() / counted.len().max(1) as f64;
+        let pick = |k: usize| match (self.absent()[k], present(k)) {
+            (true, _) => f64::NEG_INFINITY,
+            (false, true) => start[k] - mean,
+            (false, false) => 0.0,
+        };
+        (0..start.len()).map(pick).collect()
     }
 
     /// `b + H⁺ (share − model)` with `H = Σᵢ ω̂ᵢ (diag(pᵢ) − pᵢpᵢᵀ)`, made regular along the ones it is blind to.

@@ -11,7 +11,7 @@ use ndarray::ArrayViewMut2;
 
 /// Applies the proximal operator of one group, with step `t > 0`, to its block in place.
 ///
-/// Zero stays zero, a norm that is not above the threshold becomes exactly zero, NaN stays NaN. `O(p)` for a block of `p`.
+/// Zero stays zero, a norm that is not above the threshold becomes exactly zero, NaN stays NaN, and an infinity becomes it. `O(p)` for a block of `p`.
 ///
 /// ```
 /// use tilewright_grouplasso::{Penalty, Terms, prox};

@@ -86,7 +86,7 @@ impl SparseRows {
 pub struct Stopping {
     /// The relative gap to reach: [`Certificate::relative_gap`], more than 0.
     pub gap: f64,
-    /// Iterations at most, as the solver counts them; at 0 the start is certified as it is.
+    /// Iterations at most, as the solver counts them; at 0 the start is certified, with the best intercept its weights have.
     pub iterations: usize,
 }
 

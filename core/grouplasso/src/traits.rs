@@ -9,8 +9,8 @@ use tilewright_scalar::Element;
 
 /// Minimises `P(W, b)`.
 pub trait GroupLassoSolver<T: Element> {
-    /// Solves one problem, from `start` if there is one. `watch` is called after each certificate and may end the work: the
-    /// answer then is what has been reached, from which a later call can go on.
+    /// Solves one problem, from `start` if there is one. `watch` is called after each certificate short of the gap asked for, and may end
+    /// the work: the answer then is what has been reached, from which a later call can go on.
     ///
     /// # Errors
     /// [`GroupLassoError`] for a problem or data that are ill-posed, or what the implementation lacks. A gap that cannot be
@@ -57,7 +57,7 @@ pub trait Prox<T: Element> {
     ///
     /// # Errors
     /// [`GroupLassoError`] if the problem is ill-posed, `step` is not a finite positive number, or `w` has another number of
-    /// rows; then `w` has not changed. Numbers that are not finite are no error: NaN gives NaN in its group.
+    /// rows; then `w` has not changed. Numbers that are not finite are no error: NaN, or an infinity, gives NaN in its group.
     fn prox(&self, spec: &GroupLassoSpec, step: f64, w: ArrayViewMut2<'_, T>) -> Result<(), GroupLassoError>;
 }
 

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use tilewright_grouplasso::reference::{Reference, lambda_max};
 use tilewright_grouplasso::{
     Certificate, Data, GroupLassoSolver, GroupLassoSpec, Groups, Layout, Loss, Penalty, Problem, Solution, SparseRows,
-    Standardise, Stopped, Stopping, Targets, Weights, certificate, geometric_path, losses, screening,
+    Standardise, Start, Stopped, Stopping, Targets, Weights, certificate, geometric_path, losses, screening,
 };
 
 /// A problem whose data come from integer noise.
@@ -230,6 +230,21 @@ fn absent_class() {
     // And a class that somebody has cannot be written off.
     let certificate = certify(&spec, &data, best.w.to_dense().view(), &[f64::NEG_INFINITY, best.b[1], best.b[2]]);
     assert_eq!(certificate.gap(), f64::INFINITY);
+}
+
+/// A start at which every class but one has been given up.
+#[test]
+fn far_start() {
+    let x = noise(21, (20, 4));
+    let labels: Vec<u32> = (0..20).map(|i| i % 3).collect();
+    let data = Data { x: x.view(), targets: Targets::Labels { labels: &labels, classes: 3 }, sample_weights: None };
+    let spec = GroupLassoSpec::rows(Loss::Multinomial, 0.1);
+    for b in [vec![900.0, 0.0, -900.0], vec![1e300, 0.0, 0.0], vec![f64::NEG_INFINITY, 5.0, f64::INFINITY]] {
+        let start = Start { w: SparseRows::zeros(4, 3), b };
+        let watch = &mut |_: &_| ControlFlow::Continue(());
+        let best = Reference.solve(&spec, &data, &Stopping::default(), Some(&start), watch).unwrap();
+        assert_eq!(best.stopped, Stopped::Reached, "{:?}", start.b);
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The accelerated proximal gradient method with a fixed step and restarts, the intercept minimised out.
 
-use crate::grouplasso::arithmetic::greatest_eigenvalue;
+use crate::grouplasso::arithmetic::greatest_curvature;
 use crate::grouplasso::certify::Point;
-use crate::grouplasso::design::{Design, Table};
+use crate::grouplasso::design::Design;
 use crate::grouplasso::kernel::Pass;
 use tilewright_grouplasso::Loss;
 
@@ -24,25 +24,15 @@ impl Momentum {
 }
 
 impl Pass {
-    /// The greatest eigenvalue of `Xᵀ Ω X`, or of what has the same, `√Ω X Xᵀ √Ω`, if that is smaller; of centred columns
-    /// if the intercept is minimised out, because then there is no curvature along their means.
+    /// The greatest eigenvalue of `Xᵀ Ω X`; of centred columns if the intercept is minimised out, because then there is no
+    /// curvature along their means.
     fn whole_curvature(&self, design: &Design) -> f64 {
-        let mut x = design.x.clone();
-        if design.intercept {
-            for x in &mut x {
-                let mean = self.dot(x, &design.omega);
-                *x = x.iter().map(|x| x - mean).collect();
-            }
-        }
         let root: Vec<f64> = design.omega.iter().map(|omega| omega.sqrt()).collect();
-        for x in &mut x {
-            *x = x.iter().zip(&root).map(|(x, root)| x * root).collect();
-        }
-        if design.rows > design.samples {
-            x = (0..design.samples).map(|i| x.iter().map(|x| x[i]).collect()).collect();
-        }
-        let gram: Table = x.iter().map(|a| x.iter().map(|b| self.dot(a, b)).collect()).collect();
-        greatest_eigenvalue(gram)
+        let column = |x: &Vec<f64>| {
+            let mean = if design.intercept { self.dot(x, &design.omega) } else { 0.0 };
+            x.iter().zip(&root).map(|(x, root)| (x - mean) * root).collect()
+        };
+        greatest_curvature(design.x.iter().map(column).collect())
     }
 
     /// One iteration.

@@ -75,9 +75,19 @@ pub(crate) fn bf16(x: f64) -> f64 {
     f64::from(f32::from_bits((x as f32).to_bits().wrapping_add(0x8000) & 0xffff_0000))
 }
 
+/// The greatest eigenvalue of `X Xᵀ` for the vectors `X`, from above, by the smaller of `X Xᵀ` and `Xᵀ X`.
+pub(crate) fn greatest_curvature(mut x: Vec<Vec<f64>>) -> f64 {
+    let length = x.first().map_or(0, Vec::len);
+    if x.len() > length {
+        x = (0..length).map(|i| x.iter().map(|x| x[i]).collect()).collect();
+    }
+    let product = |a: &Vec<f64>, b: &Vec<f64>| a.iter().zip(b).map(|(a, b)| a * b).sum();
+    greatest_eigenvalue(x.iter().map(|a| x.iter().map(|b| product(a, b)).collect()).collect())
+}
+
 /// An upper bound of the greatest eigenvalue of a symmetric matrix without negative ones, at most `m^(1/32)` times as
 /// much: the 32nd root of the trace of its 32nd power.
-pub(crate) fn greatest_eigenvalue(mut a: Vec<Vec<f64>>) -> f64 {
+fn greatest_eigenvalue(mut a: Vec<Vec<f64>>) -> f64 {
     let (mut exponent, mut log) = (1.0, 0.0);
     for _ in 0..=5 {
         let trace: f64 = (0..a.len()).map(|i| a[i][i]).sum();

@@ -1,7 +1,7 @@
 //! A problem as the kernel works on it: standardised columns, one a row of `W`; targets by output; groups with their
 //! curvatures.
 
-use crate::grouplasso::arithmetic::greatest_eigenvalue;
+use crate::grouplasso::arithmetic::greatest_curvature;
 use crate::grouplasso::kernel::Pass;
 use crate::grouplasso::layout::Members;
 use crate::grouplasso::{Fault, Method};
@@ -76,7 +76,7 @@ impl Pass {
             let weight = self.weight(spec, g, members.rows.len());
             let size = members.rows.iter().map(|&row| squares[row]).sum::<f64>().sqrt();
             let curvature = match self.variant.method {
-                Method::Descent => self.curvature(&members.rows, &x, &weighted),
+                Method::Descent => self.curvature(&members.rows, &x, &weighted, &omega),
                 Method::Accelerated => 0.0,
             };
             Block { weight, terms: self.terms(spec.penalty, lambda, weight), curvature, size, members }
@@ -232,7 +232,7 @@ impl Pass {
         }
     }
 
-    fn curvature(&self, rows: &[usize], x: &Table, weighted: &Table) -> f64 {
+    fn curvature(&self, rows: &[usize], x: &Table, weighted: &Table, omega: &[f64]) -> f64 {
         let squares = || rows.iter().map(|&row| self.dot(&x[row], &weighted[row]));
         match self.fault {
             Some(Fault::CurvatureOfColumns) => return squares().fold(0.0, f64::max),
@@ -242,8 +242,8 @@ impl Pass {
         if rows.len() == 1 {
             return squares().sum();
         }
-        let row = |&j: &usize| rows.iter().map(|&k| self.dot(&x[j], &weighted[k])).collect();
-        greatest_eigenvalue(rows.iter().map(row).collect())
+        let root: Vec<f64> = omega.iter().map(|omega| omega.sqrt()).collect();
+        greatest_curvature(rows.iter().map(|&row| times(&x[row], &root)).collect())
     }
 
     fn standardised<T: Element>(&self, spec: &GroupLassoSpec, data: &Data<'_, T>, omega: &[f64]) -> (Columns, Table) {

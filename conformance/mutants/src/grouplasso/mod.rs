@@ -11,7 +11,8 @@
 //! | `kernel`, `admit` | the traits, paths; what is refused |
 //! | `layout`, `penalty` | groups; weights, terms, the proximal operator |
 //! | `design`, `model` | standardised columns, targets; losses and the intercept |
-//! | `solver`, `descent`, `accelerated` | iterations, screening, reasons to stop; the two methods |
+//! | `solver`, `screen` | iterations, reasons to stop; which groups are visited |
+//! | `descent`, `accelerated` | the two methods |
 //! | `certify` | the duality gap |
 //! | `select` | scores, the features kept |
 //! | `arithmetic` | sums and norms |
@@ -44,6 +45,7 @@ mod kernel;
 mod layout;
 mod model;
 mod penalty;
+mod screen;
 mod select;
 mod solver;
 pub mod variant;

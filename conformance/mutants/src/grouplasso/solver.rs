@@ -4,11 +4,11 @@ use crate::grouplasso::accelerated::Momentum;
 use crate::grouplasso::certify::{Judged, Point};
 use crate::grouplasso::design::{Design, Table};
 use crate::grouplasso::kernel::Pass;
-use crate::grouplasso::{Fault, Method, Screening};
+use crate::grouplasso::{Fault, Method};
 use ndarray::Array2;
 use std::ops::ControlFlow;
 use tilewright_grouplasso::{
-    Data, Element, GroupLassoError, GroupLassoSpec, Progress, Solution, SparseRows, Start, Stopped, Stopping, screening,
+    Data, Element, GroupLassoError, GroupLassoSpec, Progress, Solution, SparseRows, Start, Stopped, Stopping,
 };
 
 /// Certificates in a row, and iterations, that may fail to better the best gap by a thousandth of it: the gap itself, or
@@ -28,16 +28,18 @@ pub(crate) struct Before {
 }
 
 /// A solve under way.
-struct Run<'a> {
-    pass: Pass,
-    design: &'a Design,
+pub(crate) struct Run<'a> {
+    pub(crate) pass: Pass,
+    pub(crate) design: &'a Design,
     stopping: Stopping,
-    point: Point,
+    pub(crate) point: Point,
     momentum: Option<Momentum>,
-    history: Vec<Vec<f64>>,
-    alive: Vec<bool>,
-    judged: Judged,
-    iterations: usize,
+    /// Iterates that extrapolation combines, the first of them what it last led to.
+    pub(crate) history: Vec<Vec<f64>>,
+    /// Groups that are visited.
+    pub(crate) alive: Vec<bool>,
+    pub(crate) judged: Judged,
+    pub(crate) iterations: usize,
 }
 
 impl Pass {
@@ -269,77 +271,6 @@ impl<'a> Run<'a> {
         if self.history.len() > self.pass.variant.anderson + 1 {
             self.pass.extrapolate(self.design, &self.history, &mut self.point);
             self.history = vec![self.point.w.clone()];
-        }
-    }
-
-    /// Which groups are visited first.
-    fn screen_first(&mut self, before: Option<&Before>) {
-        match (self.pass.variant.screening, before) {
-            (Screening::Strong, Some(before)) => {
-                let previous = if self.pass.is(Fault::StrongAtPrevious) { self.design.lambda } else { before.lambda };
-                for (g, block) in self.design.blocks.iter().enumerate() {
-                    let u = &self.judged.u[g];
-                    let Design { penalty, lambda, .. } = *self.design;
-                    self.alive[g] = screening::is_strong(penalty, block.weight, lambda, previous, u);
-                }
-                self.keep_what_is_not_zero();
-            }
-            (Screening::WorkingSet, _) => self.screen(),
-            _ => {}
-        }
-    }
-
-    fn keep_what_is_not_zero(&mut self) {
-        for (g, block) in self.design.blocks.iter().enumerate() {
-            let is_zero = self.design.gather(block, &self.point.w).iter().all(|w| *w == 0.0);
-            self.alive[g] |= !is_zero || block.terms.is_free();
-        }
-    }
-
-    /// Which groups are visited from now on.
-    fn screen(&mut self) {
-        match self.pass.variant.screening {
-            Screening::None => {}
-            Screening::GapSafe => self.drop_safely(),
-            Screening::Strong | Screening::WorkingSet => {
-                let first = self.iterations == 0;
-                let unchecked = matches!(
-                    self.pass.fault,
-                    Some(Fault::ViolationsUnchecked | Fault::CertificateOfKept | Fault::StrongAtPrevious)
-                );
-                if unchecked && !first {
-                    return;
-                }
-                for (g, block) in self.design.blocks.iter().enumerate() {
-                    let violated = block.terms.excess(&self.judged.u[g]) > 0.0;
-                    self.alive[g] = violated || (self.alive[g] && self.pass.variant.screening == Screening::Strong);
-                }
-                self.keep_what_is_not_zero();
-            }
-        }
-    }
-
-    fn drop_safely(&mut self) {
-        let certificate = self.judged.certificate;
-        let radius = match self.pass.fault {
-            Some(Fault::RadiusMissing) => 0.0,
-            Some(Fault::RadiusIsGap) => certificate.gap().max(0.0),
-            _ => screening::safe_radius(self.design.loss, &certificate),
-        };
-        for (g, block) in self.design.blocks.iter().enumerate() {
-            let u: Vec<f64> = self.judged.u[g].iter().map(|u| certificate.dual_scale * u).collect();
-            let size = match self.pass.fault {
-                Some(Fault::SphereSizeMissing) => 1.0,
-                _ => block.size,
-            };
-            if self.alive[g] && !screening::is_safe_to_keep(block.terms, &u, size, radius) {
-                self.alive[g] = false;
-                let c = self.design.outputs;
-                block.members.rows.iter().for_each(|&row| self.point.w[row * c..(row + 1) * c].fill(0.0));
-                self.point.z = self.design.times(&self.point.w);
-                // Extrapolation would bring the group back.
-                self.history = vec![self.point.w.clone()];
-            }
         }
     }
 }

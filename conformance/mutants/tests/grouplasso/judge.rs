@@ -126,10 +126,9 @@ impl<T: Element> Trial<T> {
         if solution.iterations > stopping.iterations {
             return Some(format!("{} iterations", solution.iterations));
         }
-        if let (Some(word), Stopped::Interrupted) = (last_word, solution.stopped) {
-            if gap > 1.01 * word.relative_gap + slack {
-                return Some(format!("interrupted at {:e}, returned {gap:e}", word.relative_gap));
-            }
+        let word = last_word.map_or(f64::INFINITY, |word| word.relative_gap);
+        if solution.stopped == Stopped::Interrupted && gap > 1.01 * word + slack {
+            return Some(format!("interrupted at {word:e}, returned {gap:e}"));
         }
         if let Task::From(start) = &self.case.task {
             let before = certify(problem, &start.w, &start.b).map_or(f64::INFINITY, |c| c.relative_gap());
@@ -141,10 +140,15 @@ impl<T: Element> Trial<T> {
     }
 }
 
+/// Whether two numbers are not within a limit of each other; NaN never is.
+fn far(a: f64, b: f64, limit: f64) -> bool {
+    let apart = (a - b).abs();
+    apart > limit || apart.is_nan()
+}
+
 /// A claim that differs from what is so.
 fn dishonest(claimed: &Certificate, right: &Certificate, least: f64, rounding: f64) -> Option<String> {
     let unit = right.null.max(f64::MIN_POSITIVE);
-    let far = |a: f64, b: f64, limit: f64| !((a - b).abs() <= limit);
     if far(claimed.null, right.null, 1e-10 * unit + rounding) {
         return Some(format!("P(0) = {}, not {}", claimed.null, right.null));
     }
@@ -166,8 +170,7 @@ fn dishonest(claimed: &Certificate, right: &Certificate, least: f64, rounding: f
 
 fn wrong_shape<T: Element>(problem: &Problem<'_, T>, solution: &Solution) -> Option<String> {
     let (response, columns) = (problem.response(), problem.columns());
-    let apart =
-        |a: &[f64], b: &[f64], unit: f64| a.iter().zip(b).any(|(a, b)| !((a - b).abs() <= 1e-9 * (b.abs() + unit)));
+    let apart = |a: &[f64], b: &[f64], unit: f64| a.iter().zip(b).any(|(a, b)| far(*a, *b, 1e-9 * (b.abs() + unit)));
     if apart(&solution.columns.mean, &columns.mean, 1.0) || apart(&solution.columns.scale, &columns.scale, 0.0) {
         return Some("other means or scales".into());
     }
@@ -243,7 +246,7 @@ pub fn prox_witness<T: Element>(kernel: &impl Prox<T>, block: &Block) -> Option<
         let got = layout.gather(got.map(|x| x.to_f64()).view(), g);
         for (got, right) in got.iter().zip(layout.gather(right.view(), g)) {
             let limit = 16.0 * roundoff * size.min(f64::MAX / 32.0) + T::FORMAT.underflow_unit();
-            let far = !((got - right).abs() <= limit) && got.to_bits() != right.to_bits();
+            let far = far(*got, right, limit) && got.to_bits() != right.to_bits();
             if (far && !(got.is_nan() && right.is_nan())) || (right == 0.0 && *got != 0.0) {
                 return Some(format!("{}: {got} instead of {right} of {size}", block.name));
             }
@@ -261,7 +264,7 @@ pub fn selection_witness(
     for w in w {
         let right = select::scores(w.view());
         let got = kernel.scores(w.view()).unwrap();
-        if let Some((got, right)) = got.iter().zip(&right).find(|(a, b)| !((*a - *b).abs() <= 1e-13 * b.abs())) {
+        if let Some((got, right)) = got.iter().zip(&right).find(|(a, b)| far(**a, **b, 1e-13 * b.abs())) {
             return Some(format!("a score of {got}, not {right}"));
         }
     }

@@ -73,7 +73,7 @@ fn convicted<T: Element>(case: Case) -> Option<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10))]
+    #![proptest_config(ProptestConfig::with_cases(4))]
 
     /// A gap of 10⁻⁸, certified, wherever the reference reaches it.
     #[test]
