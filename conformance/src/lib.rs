@@ -42,4 +42,6 @@ mod pages {
     struct YourKernel;
     #[doc = include_str!("../../docs/src/compression-conformance.md")]
     struct CompressionConformance;
+    #[doc = include_str!("../../docs/src/grouplasso-conformance.md")]
+    struct GroupLassoConformance;
 }

@@ -55,7 +55,8 @@ impl FeatureSource for Waves {
     fn read(&self, features: Range<usize>, columns: &mut [f64]) -> Result<(), GroupLassoError> {
         for (j, column) in features.zip(columns.chunks_exact_mut(self.samples)) {
             for (i, x) in column.iter_mut().enumerate() {
-                let hash = (j as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (i as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
+                let hash =
+                    (j as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (i as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
                 let hash = (hash ^ (hash >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                 *x = (hash >> 40) as f64 / f64::from(1u32 << 23) - 1.0;
             }
@@ -66,12 +67,13 @@ impl FeatureSource for Waves {
 
 #[test]
 fn memory_stays_within_its_bound() {
-    let x = Waves { samples: 200, features: 40_000 };
-    let mut some = vec![0.0; 200 * 30];
+    let x = Waves { samples: 100, features: 8000 };
+    let mut some = vec![0.0; 100 * 30];
     x.read(0..30, &mut some).unwrap();
-    let truth = |i: usize, k: usize| (0..10).map(|j| some[(3 * j + k % 3) * 200 + i] / (1 + j) as f64).sum::<f64>();
-    let y = Array2::from_shape_fn((200, 4), |(i, k)| truth(i, k));
-    let labels: Vec<u32> = (0..200).map(|i| (0..4).max_by(|a, b| y[[i, *a]].total_cmp(&y[[i, *b]])).unwrap() as u32).collect();
+    let truth = |i: usize, k: usize| (0..10).map(|j| some[(3 * j + k % 3) * 100 + i] / (1 + j) as f64).sum::<f64>();
+    let y = Array2::from_shape_fn((100, 4), |(i, k)| truth(i, k));
+    let labels: Vec<u32> =
+        (0..100).map(|i| (0..4).max_by(|a, b| y[[i, *a]].total_cmp(&y[[i, *b]])).unwrap() as u32).collect();
     rayon::ThreadPoolBuilder::new().num_threads(2).build_global().unwrap();
     for (loss, gap) in [(Loss::LeastSquares, 1e-7), (Loss::Multinomial, 1e-5)] {
         let targets = match loss {
@@ -91,7 +93,11 @@ fn memory_stays_within_its_bound() {
             let stopping = Stopping { gap, ..Stopping::default() };
             let outcome = solver.solve(&spec, &problem, &stopping, None, &mut |_| ControlFlow::Continue(()));
             let used = (PEAK.load(Relaxed) - before) as u64;
-            assert!(used <= bytes.max(200_000), "{loss:?}: {used} bytes of {bytes}: {:?}", outcome.map(|a| a.iterations));
+            assert!(
+                used <= bytes.max(200_000),
+                "{loss:?}: {used} bytes of {bytes}: {:?}",
+                outcome.map(|a| a.iterations)
+            );
             match outcome {
                 Ok(answer) => {
                     assert_eq!(answer.stopped, Stopped::Reached);

@@ -24,7 +24,7 @@ pub use crate::grouplasso::oddities::{Design, Flaw, Values};
 pub use crate::grouplasso::parse::CaseError;
 use crate::grouplasso::subject::{Column, Feature};
 use std::fmt;
-use tilewright_grouplasso::{Keep, Loss, Penalty};
+use tilewright_grouplasso::{Keep, Loss, Penalty, Stopped};
 use tilewright_scalar::Format;
 
 /// Which rows belong together.
@@ -85,11 +85,15 @@ pub enum Sampling {
     SomeZero,
     /// 1, 2 or 3.
     Counts,
+    /// Drawn, and so large that their sum overflows.
+    Huge,
+    /// Drawn, and 0 for all samples of the last class; for least squares as [`SomeZero`](Self::SomeZero).
+    WithoutLast,
 }
 
 impl Sampling {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Drawn, Self::SomeZero, Self::Counts];
+    pub const ALL: [Self; 5] = [Self::Drawn, Self::SomeZero, Self::Counts, Self::Huge, Self::WithoutLast];
 
     /// The name in ids.
     pub fn name(self) -> &'static str {
@@ -97,6 +101,8 @@ impl Sampling {
             Self::Drawn => "drawn",
             Self::SomeZero => "some-zero",
             Self::Counts => "counts",
+            Self::Huge => "huge",
+            Self::WithoutLast => "without-last",
         }
     }
 }
@@ -121,6 +127,12 @@ pub enum Task {
     Path(usize),
     /// Interrupted after so many reports of progress, then resumed.
     Interrupt(usize),
+    /// One answer from far away.
+    Far,
+    /// No more than so many iterations.
+    Limit(usize),
+    /// A path of four λs, interrupted after so many reports of progress.
+    Cut(usize),
 }
 
 /// What a penalty and its groups are made of, for rows of coefficients.
@@ -284,6 +296,16 @@ impl SolveCase {
     pub fn may_have_no_minimum(&self) -> bool {
         self.loss == Loss::Multinomial && self.has_free()
     }
+
+    /// Reasons to stop short of the gap that are no fault.
+    pub fn excuses(&self) -> &'static [Stopped] {
+        match self.task {
+            Task::Limit(_) => &[Stopped::Iterations],
+            // Beyond what rounding lets anybody prove.
+            _ if self.may_have_no_minimum() || self.gap < 1e-13 => &[Stopped::Stalled, Stopped::Iterations],
+            _ => &[],
+        }
+    }
 }
 
 impl Case {
@@ -364,6 +386,7 @@ fn value_features(values: Values) -> Option<Feature> {
 fn solve_features(case: &SolveCase) -> Vec<Feature> {
     let has = |present: bool, feature: Feature| present.then_some(feature);
     let extreme = matches!(case.design, Design::Huge | Design::Tiny | Design::Subnormal | Design::Mixed);
+    let without_last = case.loss == Loss::Multinomial && case.sampling == Some(Sampling::WithoutLast);
     let free = case.has_free() && !structure_features(&case.structure).contains(&Feature::Free);
     let own = [
         has(case.loss == Loss::LeastSquares, Feature::LeastSquares),
@@ -375,14 +398,15 @@ fn solve_features(case: &SolveCase) -> Vec<Feature> {
         has(case.centre, Feature::Centre),
         has(case.scale, Feature::Scale),
         has(case.sampling.is_some(), Feature::SampleWeights),
-        has(case.design == Design::MissingClass, Feature::AbsentClass),
+        has(case.design == Design::MissingClass || without_last, Feature::AbsentClass),
         has(case.design.is_degenerate(), Feature::Degenerate),
         has(extreme, Feature::Extremes),
         has(case.gap <= 1e-5, Feature::Gap6),
         has(case.gap <= 1e-7, Feature::Gap8),
-        has(case.task == Task::Warm, Feature::WarmStart),
-        has(matches!(case.task, Task::Path(_)), Feature::Path),
-        has(matches!(case.task, Task::Interrupt(_)), Feature::Interruption),
+        has(matches!(case.task, Task::Warm | Task::Far), Feature::WarmStart),
+        has(matches!(case.task, Task::Path(_) | Task::Cut(_)), Feature::Path),
+        has(matches!(case.task, Task::Interrupt(_) | Task::Cut(_)), Feature::Interruption),
+        has(matches!(case.task, Task::Limit(_)), Feature::Limit),
     ];
     structure_features(&case.structure).into_iter().chain(own.into_iter().flatten()).collect()
 }
@@ -464,6 +488,9 @@ impl fmt::Display for Task {
             Self::Warm => f.write_str("warm"),
             Self::Path(points) => write!(f, "path={points}"),
             Self::Interrupt(after) => write!(f, "interrupt={after}"),
+            Self::Far => f.write_str("far"),
+            Self::Limit(iterations) => write!(f, "limit={iterations}"),
+            Self::Cut(after) => write!(f, "cut={after}"),
         }
     }
 }

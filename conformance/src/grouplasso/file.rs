@@ -1,7 +1,9 @@
 //! Matrices, targets and solutions in safetensors files.
 
 use crate::Format;
-use crate::file::{self, Dtype, FileError, FileProblem, Raw, RawContents, dtype, group, problem, raw_from_bytes, raw_to_bytes};
+use crate::file::{
+    self, Dtype, FileError, FileProblem, Raw, RawContents, dtype, group, problem, raw_from_bytes, raw_to_bytes,
+};
 use crate::grouplasso::subject::{Instance, Target};
 use crate::grouplasso::wire::from_json;
 use crate::tensor::Tensor;

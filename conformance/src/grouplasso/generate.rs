@@ -9,7 +9,7 @@ use crate::grouplasso::case::{
 use crate::grouplasso::subject::{Instance, Target};
 use ndarray::Array2;
 use tilewright_grouplasso::{
-    GroupLassoSpec, Groups, Layout, Loss, Penalty, Problem, Standardise, Weights, geometric_path,
+    GroupLassoSpec, Groups, Layout, Loss, Penalty, Problem, SparseRows, Standardise, Start, Weights, geometric_path,
 };
 use tilewright_scalar::format::power_of_two;
 use tilewright_scalar::{Format, philox4x32_10};
@@ -58,6 +58,7 @@ const FACTORS: u32 = 4;
 const TRUTH: u32 = 5;
 const NOISE: u32 = 6;
 const SAMPLES: u32 = 7;
+const FAR: u32 = 8;
 
 /// The groups of so many features.
 pub fn groups(grouping: Grouping, features: usize, seed: u32) -> Groups {
@@ -152,7 +153,8 @@ fn put_on_edge(case: &ProxCase, spec: &GroupLassoSpec, layout: &Layout, group: u
         layout.rows_of(group).flat_map(|row| (0..case.outputs).map(move |k| (row, k))).collect();
     // A pattern that does not fit would be cut short.
     let pattern = if pattern.len() <= places.len() { pattern } else { &[1.0] };
-    let entry = |n: usize| pattern.get(n).map_or(0.0, |share| share * threshold + (case.step * terms.l1).copysign(*share));
+    let entry =
+        |n: usize| pattern.get(n).map_or(0.0, |share| share * threshold + (case.step * terms.l1).copysign(*share));
     for (n, place) in places.into_iter().enumerate() {
         w[place] = case.format.round(entry(n));
     }
@@ -175,20 +177,18 @@ pub(crate) fn matrix(values: Values, format: Format, rows: usize, columns: usize
         let [a, b, c, d] = words;
         let sign = |x: f64| if d & 1 == 0 { x } else { -x };
         let x = match values {
-            Values::Heavy | Values::Edge => heavy(words),
             Values::Ties => sign([0.0, 1.0, 1.0, 2.0][source.words(i, 0)[0] as usize % 4]),
             Values::Zero => sign(0.0),
             Values::Huge => normal(words) * huge,
             Values::Tiny => normal(words) * tiny,
             Values::Subnormal => sign(f64::from(a % 100) * least),
             Values::Mixed => normal(words) * [huge, tiny, 1.0, 0.0][c as usize % 4],
-            Values::Sparse if source.words(i, 0)[3] % 4 > 0 => sign(0.0),
-            Values::Sparse => heavy(words),
+            Values::Sparse if !source.words(i, 0)[3].is_multiple_of(4) => sign(0.0),
             Values::Descending => sign((rows - i) as f64 / 16.0),
             Values::Ascending => sign((i + 1) as f64 / 16.0),
             Values::Nan if b.is_multiple_of(24) => f64::NAN,
             Values::Infinite if b.is_multiple_of(24) => sign(f64::INFINITY),
-            Values::Nan | Values::Infinite => heavy(words),
+            Values::Heavy | Values::Edge | Values::Sparse | Values::Nan | Values::Infinite => heavy(words),
         };
         format.round(x)
     };
@@ -217,7 +217,7 @@ pub fn instance(case: &SolveCase) -> Result<Instance, String> {
     spec.loss = case.loss;
     spec.intercept = case.intercept;
     spec.standardise = Standardise { centre: case.centre, scale: case.scale };
-    let sample_weights = case.sampling.map(|sampling| sample_weights(sampling, case.samples, case.seed));
+    let sample_weights = case.sampling.map(|sampling| sample_weights(sampling, &target, case));
     let mut instance = Instance { spec, format: case.format, x, target, sample_weights };
     instance.spec.lambda = match case.lambda {
         Lambda::Exactly(lambda) => lambda,
@@ -265,7 +265,8 @@ fn base(case: &SolveCase) -> Array2<f64> {
                 Design::ZeroColumns if j % 3 == 2 => 0.0,
                 Design::ConstantColumns if j % 3 == 2 => 3.7,
                 Design::Offset => x[[i, j]] + 20.0 * (1 + j % 3) as f64,
-                Design::Integer => (source.words(i, j)[0] % 7) as f64 - 3.0,
+                Design::Remote => x[[i, j]] + power_of_two(20 + (j % 3) as i32),
+                Design::Integer => f64::from(source.words(i, j)[0] % 7) - 3.0,
                 _ => x[[i, j]],
             };
         }
@@ -298,6 +299,12 @@ fn stored(case: &SolveCase, mut x: Array2<f64>) -> Array2<f64> {
 fn target(case: &SolveCase, base: &Array2<f64>) -> Target {
     let (truth, noise) = (Source::new(case.seed, TRUTH), Source::new(case.seed, NOISE));
     let chosen: Vec<usize> = (0..3).map(|n| truth.below(n, case.features)).collect();
+    // The unit of P(0), which gaps are relative to, is nobody's business either.
+    let unit = match (case.loss, case.design) {
+        (Loss::LeastSquares, Design::Huge) => power_of_two(30),
+        (Loss::LeastSquares, Design::Tiny) => power_of_two(-30),
+        _ => 1.0,
+    };
     let score = |i: usize, k: usize| {
         let signal: f64 = chosen.iter().enumerate().map(|(n, j)| base[[i, *j]] * truth.normal(n, k + 1)).sum();
         // Offsets so that intercepts matter, and classes are of different sizes.
@@ -305,7 +312,7 @@ fn target(case: &SolveCase, base: &Array2<f64>) -> Target {
     };
     if case.loss == Loss::LeastSquares {
         let constant = case.design == Design::ConstantTargets;
-        let value = |(i, k)| if constant { 0.75 * (k + 1) as f64 } else { score(i, k) };
+        let value = |(i, k)| unit * if constant { 0.75 * (k + 1) as f64 } else { score(i, k) };
         return Target::Values(Array2::from_shape_fn((case.samples, case.outputs), value));
     }
     let present = if case.design == Design::MissingClass { case.outputs - 1 } else { case.outputs };
@@ -317,16 +324,40 @@ fn target(case: &SolveCase, base: &Array2<f64>) -> Target {
     Target::Labels { labels: labels.collect(), classes: case.outputs }
 }
 
-fn sample_weights(sampling: Sampling, samples: usize, seed: u32) -> Vec<f64> {
-    let source = Source::new(seed, SAMPLES);
-    let weight = |i: usize| match sampling {
-        Sampling::Drawn => (1 + source.below(i, 64)) as f64 / 16.0,
-        // Not all of them.
-        Sampling::SomeZero if i > 0 && source.below(i, 4) == 0 => 0.0,
-        Sampling::SomeZero => (1 + source.below(samples + i, 64)) as f64 / 16.0,
-        Sampling::Counts => (1 + source.below(i, 3)) as f64,
+fn sample_weights(sampling: Sampling, target: &Target, case: &SolveCase) -> Vec<f64> {
+    let source = Source::new(case.seed, SAMPLES);
+    let drawn = |i: usize| (1 + source.below(case.samples + i, 64)) as f64 / 16.0;
+    let is_last = |i: usize| match target {
+        Target::Labels { labels, classes } => labels[i] as usize + 1 == *classes,
+        Target::Values(_) => source.below(i, 4) == 0,
     };
-    (0..samples).map(weight).collect()
+    let weight = |i: usize| match sampling {
+        Sampling::Huge => drawn(i) * power_of_two(1020),
+        Sampling::Counts => (1 + source.below(i, 3)) as f64,
+        Sampling::SomeZero if source.below(i, 4) == 0 => 0.0,
+        Sampling::WithoutLast if is_last(i) => 0.0,
+        Sampling::Drawn | Sampling::SomeZero | Sampling::WithoutLast => drawn(i),
+    };
+    let mut weights: Vec<f64> = (0..case.samples).map(weight).collect();
+    // Not all of them.
+    if weights.iter().all(|weight| *weight == 0.0) {
+        weights[0] = 1.0;
+    }
+    weights
+}
+
+/// Coefficients that have nothing to do with a problem, and logits in the hundreds.
+pub(crate) fn far_start(instance: &Instance, rows: usize, feature: impl Fn(usize) -> usize, seed: u32) -> Start {
+    let source = Source::new(seed, FAR);
+    let largest = |j: usize| instance.x.column(j).iter().fold(0.0f64, |most, x| most.max(x.abs()));
+    let unit = |row: usize| {
+        let largest = largest(feature(row));
+        if largest > 1e-100 { 300.0 / largest } else { 0.0 }
+    };
+    let outputs = instance.target.outputs();
+    let w = Array2::from_shape_fn((rows, outputs), |(row, k)| unit(row) * source.normal(row, k));
+    let b = (0..outputs).map(|k| if instance.spec.intercept { 10.0 * source.normal(rows, k) } else { 0.0 }).collect();
+    Start { w: SparseRows::from_dense(w.view()), b }
 }
 
 /// Whether scaling by a power of two says the same problem in other units: nothing with a ridge does.

@@ -3,7 +3,7 @@
 
 use crate::SubjectError;
 use crate::grouplasso::subject::{
-    Answer, Claim, Profile, ProxRequest, ScoresRequest, SelectRequest, SolveRequest, Subject,
+    Answer, Claim, Profile, ProxRequest, ScoresRequest, SelectRequest, SolveRequest, Subject, Watched,
 };
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, ShapeBuilder, Slice};
 use std::ops::ControlFlow;
@@ -86,8 +86,7 @@ impl<T: Element> Guarded<T> {
         let (rows, columns) = values.dim();
         let gap = 1 + usize::from(layout % 3 == 2);
         let outer = (rows * gap + 2 * GUARD, columns * gap + 2 * GUARD).set_f(layout % 3 == 1);
-        let mut guarded =
-            Self { memory: Array2::from_elem(outer, T::from_f64(f64::NAN)), inner: (rows, columns), gap };
+        let mut guarded = Self { memory: Array2::from_elem(outer, T::from_f64(f64::NAN)), inner: (rows, columns), gap };
         guarded.view_mut().zip_mut_with(&values, |to, from| *to = T::from_f64(*from));
         guarded
     }
@@ -110,9 +109,8 @@ impl<T: Element> Guarded<T> {
     /// Whether everything around and between the elements is as it was.
     fn intact(&self) -> bool {
         let nan = T::from_f64(f64::NAN).to_bits64();
-        let inside = |at: usize, len: usize| {
-            at >= GUARD && at < GUARD + len * self.gap && (at - GUARD).is_multiple_of(self.gap)
-        };
+        let inside =
+            |at: usize, len: usize| at >= GUARD && at < GUARD + len * self.gap && (at - GUARD).is_multiple_of(self.gap);
         let guard = |(i, k): (usize, usize)| !(inside(i, self.inner.0) && inside(k, self.inner.1));
         self.memory.indexed_iter().filter(|(at, _)| guard(*at)).all(|(_, x)| x.to_bits64() == nan)
     }
@@ -168,7 +166,7 @@ fn scores<T: Element>(
 ) -> Result<Vec<f64>, SubjectError> {
     let guarded = Guarded::<T>::new(w, layout);
     let scores = backend.scores(guarded.view()).map_err(|error| failed(&error))?;
-    Ok(scores.into_iter().map(|s| Element::to_f64(s)).collect())
+    Ok(scores.into_iter().map(Element::to_f64).collect())
 }
 
 fn select<T: Element>(backend: &impl Selection<T>, scores: &[f64], keep: Keep) -> Result<Vec<usize>, SubjectError> {
@@ -185,10 +183,12 @@ fn solve<T: Element>(
     let sample_weights = instance.sample_weights.as_deref();
     let data = Data { x: x.view(), targets: instance.target.view(), sample_weights };
     let stopping = Stopping { gap: request.gap, iterations: request.iterations };
-    let mut reports = 0;
-    let mut watch = |_: &Progress| {
+    let (mut reports, mut seen) = (0, None);
+    let mut watch = |progress: &Progress| {
         reports += 1;
-        if request.interrupt.is_some_and(|last| reports >= last) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        let interrupted = request.interrupt.is_some_and(|last| reports >= last);
+        seen = Some(Watched { last: *progress, interrupted });
+        if interrupted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let outcome = match request.lambdas {
         Some(lambdas) => backend.solve_path(&instance.spec, &data, lambdas, &stopping, &mut watch),
@@ -197,10 +197,16 @@ fn solve<T: Element>(
     if !x.intact() || !x.holds(instance.x.view()) {
         return misbehaved("changed the features");
     }
-    Ok(outcome.map_err(|error| failed(&error))?.into_iter().map(answer).collect())
+    if request.interrupt.is_some_and(|last| reports > last) {
+        return misbehaved("went on after it was interrupted");
+    }
+    let solutions = outcome.map_err(|error| failed(&error))?;
+    let last = solutions.len().saturating_sub(1);
+    let watched = |point: usize| seen.filter(|_| point == last);
+    Ok(solutions.into_iter().enumerate().map(|(point, solution)| answer(solution, watched(point))).collect())
 }
 
-fn answer(solution: Solution) -> Answer {
+fn answer(solution: Solution, watched: Option<Watched>) -> Answer {
     let certificate = solution.certificate;
     let claim = Claim {
         objective: Some(certificate.objective),
@@ -215,6 +221,7 @@ fn answer(solution: Solution) -> Answer {
         stopped: Some(solution.stopped),
         iterations: Some(solution.iterations),
         columns: Some(solution.columns),
+        watched,
     }
 }
 

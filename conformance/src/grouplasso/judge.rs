@@ -77,6 +77,8 @@ pub enum Kind {
     LambdaMax,
     /// Law: a sample of weight 2 is two samples.
     Duplicates,
+    /// More iterations than were allowed, or none of the reports that were due.
+    Limit,
     /// Law: a sample of weight 0 is none.
     AbsentSamples,
     /// Law: centring, with an intercept, changes the intercept and nothing else.
@@ -88,7 +90,7 @@ pub enum Kind {
 }
 
 /// Each kind's name.
-const NAMES: [(Kind, &str); 33] = [
+const NAMES: [(Kind, &str); 34] = [
     (Kind::Failed, "failed"),
     (Kind::Crashed, "crashed"),
     (Kind::TimedOut, "timed-out"),
@@ -118,6 +120,7 @@ const NAMES: [(Kind, &str); 33] = [
     (Kind::Nesting, "nesting"),
     (Kind::LambdaMax, "lambda-max"),
     (Kind::Duplicates, "duplicates"),
+    (Kind::Limit, "limit"),
     (Kind::AbsentSamples, "absent-samples"),
     (Kind::Centring, "centring"),
     (Kind::WarmStart, "warm-start"),
@@ -248,7 +251,8 @@ fn judge_not_finite(
     out: ArrayView2<'_, f64>,
     place: &str,
 ) -> Result<(), Violation> {
-    let lost = |cell: &&(usize, usize)| if w[**cell].is_nan() { !out[**cell].is_nan() } else { out[**cell].is_finite() };
+    let lost =
+        |cell: &&(usize, usize)| if w[**cell].is_nan() { !out[**cell].is_nan() } else { out[**cell].is_finite() };
     match cells.iter().filter(|cell| !w[**cell].is_finite()).find(lost) {
         Some(&cell) => {
             let detail = format!("row {}, output {}: got {:e} of {:e}", cell.0, cell.1, out[cell], w[cell]);
@@ -342,7 +346,8 @@ impl Oracle {
     pub fn new(problem: &Problem<'_, f64>, w: SparseRows, b: Vec<f64>) -> Option<Self> {
         let certificate = certify(problem, &w, &b).ok()?;
         let residual = problem.response().residual(problem.times(&w).view(), &b);
-        let scaled = |group| problem.correlation(group, residual.view()).iter().map(|u| u * certificate.dual_scale).collect();
+        let scaled =
+            |group| problem.correlation(group, residual.view()).iter().map(|u| u * certificate.dual_scale).collect();
         let pull = (0..problem.layout().groups()).map(scaled).collect();
         Some(Self { w, b, certificate, pull })
     }
@@ -355,12 +360,15 @@ pub struct Trial<'a> {
     pub problem: &'a Problem<'a, f64>,
     /// The relative gap asked for.
     pub gap: f64,
-    /// Whether the subject may give up.
-    pub may_give_up: bool,
-    /// Whether it may have been interrupted.
-    pub may_be_interrupted: bool,
+    /// Reasons to stop short of it that are no fault.
+    pub excuses: &'static [Stopped],
     /// What the reference knows.
     pub oracle: Option<&'a Oracle>,
+}
+
+/// Whether an error is within its limit: a NaN is not.
+pub(crate) fn within(error: f64, limit: f64) -> bool {
+    error <= limit
 }
 
 /// What the second computation of the same number may differ by: rounding, relative to what it is computed from.
@@ -383,19 +391,16 @@ impl Trial<'_> {
             return Err(Violation::new(Kind::Shape, place, "an intercept, where none is asked for"));
         }
         self.judge_claim(&answer.claim, &certificate, place)?;
+        self.judge_word(answer, place)?;
         if let Some(columns) = &answer.columns {
             self.judge_columns(columns, place)?;
         }
         let reached = certificate.relative_gap() <= self.allowed();
-        let gave_up = match answer.stopped {
-            Some(Stopped::Interrupted) => self.may_be_interrupted,
-            Some(Stopped::Stalled | Stopped::Iterations) => self.may_give_up,
-            _ => false,
-        };
-        if gave_up && !reached {
+        let excused = answer.stopped.is_some_and(|why| self.excuses.contains(&why));
+        if excused && !reached {
             return self.judge_unfinished(&certificate, place);
         }
-        if !reached && matches!(answer.stopped, Some(Stopped::Stalled | Stopped::Iterations | Stopped::Interrupted)) {
+        if !reached && !matches!(answer.stopped, Some(Stopped::Reached) | None) {
             return Err(self.too_far(answer, &certificate, place));
         }
         self.judge_groups(answer, place)?;
@@ -445,13 +450,18 @@ impl Trial<'_> {
         let gradient = 1e-9 * self.gradient_size();
         let numbers = [
             ("objective", claim.objective, certificate.objective, rounding),
-            ("relative gap", claim.relative_gap, gap, 1e-3 * gap.abs() + (rounding * 1e-2) / self.unit()),
+            (
+                "relative gap",
+                claim.relative_gap,
+                gap,
+                1e-3 * gap.abs() + 1e-2 * self.gap + 1e-2 * rounding / self.unit(),
+            ),
             ("kkt", claim.kkt, certificate.kkt, 1e-6 * certificate.kkt + gradient),
         ];
         for (name, claimed, found, tolerance) in numbers {
             let Some(claimed) = claimed else { continue };
             let off = (claimed - found).abs();
-            if !(off <= tolerance) {
+            if !within(off, tolerance) {
                 let detail = format!("{name}: said {claimed:e}, found {found:e} ± {tolerance:.1e}");
                 return Err(Violation::sized(Kind::Claim, place, off / tolerance, detail));
             }
@@ -465,11 +475,23 @@ impl Trial<'_> {
         }
     }
 
-    /// How large a correlation with a residual can be.
+    /// Who says that the gap was reached has to say so of a gap that is.
+    fn judge_word(&self, answer: &Answer, place: &str) -> Result<(), Violation> {
+        match (answer.stopped, answer.claim.relative_gap) {
+            (Some(Stopped::Reached), Some(gap)) if !within(gap, self.gap) => {
+                let detail = format!("said that the gap was reached, and that it is {gap:e}, asked for {:e}", self.gap);
+                Err(Violation::new(Kind::Claim, place, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How large a correlation with a residual, or its mean, can be.
     fn gradient_size(&self) -> f64 {
         let problem = self.problem;
         let sizes = (0..problem.layout().groups()).map(|group| problem.size(group));
-        sizes.fold(0.0, f64::max) * (2.0 * self.unit()).sqrt()
+        let intercept = if problem.spec().intercept { 1.0 } else { 0.0 };
+        sizes.fold(intercept, f64::max) * (2.0 * self.unit()).sqrt()
     }
 
     fn judge_columns(&self, columns: &Columns, place: &str) -> Result<(), Violation> {

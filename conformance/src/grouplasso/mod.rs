@@ -22,4 +22,4 @@ pub mod trial;
 mod warped;
 pub mod wire;
 
-pub use subject::{Answer, Claim, Column, Feature, Instance, Profile, Subject, Target};
+pub use subject::{Answer, Claim, Column, Feature, Instance, Profile, Subject, Target, Watched};

@@ -99,6 +99,8 @@ pub enum Design {
     MissingClass,
     /// Columns far from zero.
     Offset,
+    /// Columns so far from zero that squares forget the rest.
+    Remote,
     /// Enormous numbers, for the format.
     Huge,
     /// Minute numbers, for the format.
@@ -113,7 +115,7 @@ pub enum Design {
 
 impl Design {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Gaussian,
         Self::Correlated,
         Self::Layered,
@@ -124,6 +126,7 @@ impl Design {
         Self::ConstantTargets,
         Self::MissingClass,
         Self::Offset,
+        Self::Remote,
         Self::Huge,
         Self::Tiny,
         Self::Mixed,
@@ -144,6 +147,7 @@ impl Design {
             Self::ConstantTargets => "constant-targets",
             Self::MissingClass => "missing-class",
             Self::Offset => "offset",
+            Self::Remote => "remote",
             Self::Huge => "huge",
             Self::Tiny => "tiny",
             Self::Mixed => "mixed",
@@ -314,9 +318,10 @@ impl Flaw {
             _ => Some(Feature::GroupLasso),
         };
         let own = match self {
-            Self::NegativeSampleWeight | Self::NanSampleWeight | Self::ZeroSampleWeights | Self::TooFewSampleWeights => {
-                Some(Feature::SampleWeights)
-            }
+            Self::NegativeSampleWeight
+            | Self::NanSampleWeight
+            | Self::ZeroSampleWeights
+            | Self::TooFewSampleWeights => Some(Feature::SampleWeights),
             Self::NegativeWeight | Self::NanWeight | Self::TooFewWeights | Self::ProxNegativeWeight => {
                 Some(Feature::Weights)
             }

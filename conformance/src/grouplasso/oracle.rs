@@ -26,9 +26,8 @@ pub fn answer(input: &Path, output: &Path, on_case: impl Fn(usize, usize)) -> an
         let named = || format!("{}: case {}", input.display(), case.name);
         let stopping = Stopping { gap: case.gap, ..Stopping::default() };
         let watch = &mut |_: &_| ControlFlow::Continue(());
-        let solution = Reference
-            .solve(&case.instance.spec, &case.instance.data(), &stopping, None, watch)
-            .with_context(named)?;
+        let solution =
+            Reference.solve(&case.instance.spec, &case.instance.data(), &stopping, None, watch).with_context(named)?;
         let w = Entry::matrix(Format::F64, solution.w.to_dense().view()).map_err(Error::msg)?;
         entries.insert(format!("{}/w", case.name), w);
         entries.insert(format!("{}/b", case.name), Entry::list(Format::F64, &solution.b).map_err(Error::msg)?);

@@ -66,7 +66,11 @@ impl FromStr for Case {
                 }
                 Ok(Self::Refuse(case))
             }
-            _ => Err(error("form", id, "grouplasso/prox/…, grouplasso/select/…, grouplasso/solve/… or grouplasso/refuse/…")),
+            _ => Err(error(
+                "form",
+                id,
+                "grouplasso/prox/…, grouplasso/select/…, grouplasso/solve/… or grouplasso/refuse/…",
+            )),
         }
     }
 }
@@ -126,8 +130,8 @@ fn solve(first: [&str; 3], structure: [&str; 2], rest: [&str; 5]) -> Result<Solv
         .ok_or_else(|| error("lambda", lambda, "lambda@ and a share of the largest, or lambda= and a number"))?;
     let mut options = options.split('+');
     let gap = options.next().unwrap_or_default();
-    let in_range = number(gap, "gap=").filter(|gap| (1e-12..=1.0).contains(gap));
-    case.gap = in_range.ok_or_else(|| error("gap", gap, "gap= and a number from 1e-12 to 1"))?;
+    let in_range = number(gap, "gap=").filter(|gap| (1e-30..=1.0).contains(gap));
+    case.gap = in_range.ok_or_else(|| error("gap", gap, "gap= and a number from 1e-30 to 1"))?;
     let mut weighting = Weighting::default();
     for option in options {
         match option.split_once('=') {
@@ -219,14 +223,17 @@ fn parse_keep(text: &str) -> Option<Keep> {
 
 fn parse_task(text: &str) -> Option<Task> {
     let (name, number) = match text.split_once('=') {
-        Some((name, number)) => (name, Some(number.parse::<usize>().ok().filter(|n| (1..=MOST_POINTS).contains(n))?)),
+        Some((name, number)) => (name, Some(number.parse::<usize>().ok().filter(|n| *n <= MOST_POINTS)?)),
         None => (text, None),
     };
     match (name, number) {
         ("once", None) => Some(Task::Once),
         ("warm", None) => Some(Task::Warm),
-        ("path", Some(points)) => Some(Task::Path(points)),
-        ("interrupt", Some(after)) => Some(Task::Interrupt(after)),
+        ("path", Some(points @ 1..)) => Some(Task::Path(points)),
+        ("interrupt", Some(after @ 1..)) => Some(Task::Interrupt(after)),
+        ("far", None) => Some(Task::Far),
+        ("limit", Some(iterations)) => Some(Task::Limit(iterations)),
+        ("cut", Some(after @ 1..)) => Some(Task::Cut(after)),
         _ => None,
     }
 }

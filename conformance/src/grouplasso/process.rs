@@ -97,8 +97,7 @@ impl Subject for Process {
 
     fn scores(&mut self, request: &ScoresRequest<'_>) -> Result<Vec<f64>, SubjectError> {
         let inputs = one("w", Entry::matrix(request.format, request.w));
-        let (_, mut outputs) =
-            self.ask(inputs, json!({"case": request.id, "family": "grouplasso", "op": "scores"}))?;
+        let (_, mut outputs) = self.ask(inputs, json!({"case": request.id, "family": "grouplasso", "op": "scores"}))?;
         let format = accum(request.format);
         let scores = file::list(&mut outputs, "scores").and_then(|list| in_format("scores", list, format));
         scores.map_err(SubjectError::Misbehaved)
@@ -122,8 +121,11 @@ impl Subject for Process {
         let mut read = |suffix: &str, said: &Value| read_answer(&mut outputs, suffix, said);
         let Some(lambdas) = request.lambdas else { return Ok(vec![read("", &answer)?]) };
         let nothing = Value::Null;
-        let said = |point: usize| answer.get("points").and_then(|list| list.get(point)).unwrap_or(&nothing);
-        (0..lambdas.len()).map(|point| read(&point.to_string(), said(point))).collect()
+        let points = answer.get("points").and_then(Value::as_array);
+        let said = |point: usize| points.and_then(|list| list.get(point)).unwrap_or(&nothing);
+        // Fewer, if it was interrupted.
+        let answered = points.map_or(lambdas.len(), |points| points.len().min(lambdas.len()));
+        (0..answered).map(|point| read(&point.to_string(), said(point))).collect()
     }
 }
 
@@ -154,8 +156,7 @@ fn solve_request(request: &SolveRequest<'_>) -> Value {
         Target::Labels { classes, .. } => Some(*classes),
         Target::Values(_) => None,
     };
-    let lambdas: Option<Vec<Value>> =
-        request.lambdas.map(|list| list.iter().copied().map(wire::number_json).collect());
+    let lambdas: Option<Vec<Value>> = request.lambdas.map(|list| list.iter().copied().map(wire::number_json).collect());
     json!({
         "case": request.id,
         "family": "grouplasso",
@@ -194,7 +195,7 @@ fn read_answer(outputs: &mut Entries, suffix: &str, said: &Value) -> Result<Answ
         active: whole("active")?,
     };
     let stopped = at("stopped").map(|value| stopped(value).ok_or_else(|| wrong(unknown_reason(value)))).transpose()?;
-    Ok(Answer { w, b, claim, stopped, iterations: whole("iterations")?, columns: None })
+    Ok(Answer { w, b, claim, stopped, iterations: whole("iterations")?, columns: None, watched: None })
 }
 
 fn stopped(value: &Value) -> Option<Stopped> {

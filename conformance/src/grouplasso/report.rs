@@ -10,8 +10,10 @@ use std::fmt::Write;
 use std::time::Instant;
 
 /// What is measured: how near answers came to their limits.
-pub(crate) const MEASURES: [Measure; 2] =
-    [Measure { heading: "error/bound", key: "error_over_bound" }, Measure { heading: "gap/asked", key: "gap_over_asked" }];
+pub(crate) const MEASURES: [Measure; 2] = [
+    Measure { heading: "error/bound", key: "error_over_bound" },
+    Measure { heading: "gap/asked", key: "gap_over_asked" },
+];
 
 /// Holds a trial: puts every case to the subject and returns what was found. `on_case` is called as each is done.
 ///
@@ -61,8 +63,8 @@ macro_rules! grouplasso_tests {
             let mut cases = $crate::grouplasso::suite::cases($crate::grouplasso::suite::Suite::Quick, 0);
             cases.retain(|case| case.column() == $crate::grouplasso::Column::$column);
             let mut subject = $subject;
-            let report = $crate::grouplasso::report::hold_trial(&mut subject, &cases, || ())
-                .expect("a suite's cases are sound");
+            let report =
+                $crate::grouplasso::report::hold_trial(&mut subject, &cases, || ()).expect("a suite's cases are sound");
             // An operation that the profile does not list is not on trial.
             let profile = $crate::grouplasso::Subject::profile(&subject);
             let lists = profile.columns.contains(&$crate::grouplasso::Column::$column);

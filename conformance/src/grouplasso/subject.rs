@@ -4,7 +4,7 @@ use crate::SubjectError;
 use ndarray::{Array2, ArrayView2};
 use std::collections::BTreeSet;
 use tilewright_grouplasso::{
-    Columns, Data, GroupLassoError, GroupLassoSpec, Keep, Problem, SparseRows, Start, Stopped, Targets,
+    Columns, Data, GroupLassoError, GroupLassoSpec, Keep, Problem, Progress, SparseRows, Start, Stopped, Targets,
 };
 use tilewright_scalar::Format;
 
@@ -101,6 +101,8 @@ pub enum Feature {
     Path,
     /// An end before the end, and going on from there.
     Interruption,
+    /// A limit to iterations.
+    Limit,
     /// A share of all rows is kept.
     KeepFraction,
     /// A number of rows is kept.
@@ -111,7 +113,7 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, in the report's order.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::F64,
         Self::F32,
         Self::F16,
@@ -142,6 +144,7 @@ impl Feature {
         Self::WarmStart,
         Self::Path,
         Self::Interruption,
+        Self::Limit,
         Self::KeepFraction,
         Self::KeepCount,
         Self::Refusal,
@@ -180,6 +183,7 @@ impl Feature {
             Self::WarmStart => "warm-start",
             Self::Path => "path",
             Self::Interruption => "interruption",
+            Self::Limit => "limit",
             Self::KeepFraction => "keep-fraction",
             Self::KeepCount => "keep-count",
             Self::Refusal => "refusal",
@@ -394,6 +398,15 @@ pub struct Claim {
     pub active: Option<usize>,
 }
 
+/// What was seen of a solver's work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Watched {
+    /// The last report of progress.
+    pub last: Progress,
+    /// Whether the work was interrupted there.
+    pub interrupted: bool,
+}
+
 /// A solver's answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -409,6 +422,8 @@ pub struct Answer {
     pub iterations: Option<usize>,
     /// How columns were standardised, if it says so.
     pub columns: Option<Columns>,
+    /// What was seen of the work, if anything was.
+    pub watched: Option<Watched>,
 }
 
 impl Answer {

@@ -124,7 +124,9 @@ impl Prepared {
     /// Whether a right answer to this case is evidence for a feature: one of its decoys is rejected, or, for a feature
     /// without any of its own, some decoy is.
     pub fn testifies_for(&self, feature: Feature) -> bool {
-        let own = decoys().any(|decoy| decoy.is_about(feature)) || feature == Feature::Refusal;
+        let column = self.case.column();
+        let own =
+            decoys().any(|decoy| decoy.column() == column && decoy.is_about(feature)) || feature == Feature::Refusal;
         self.features.contains(&feature) && self.evidence.iter().any(|e| !own || e.feature == Some(feature))
     }
 }
@@ -132,13 +134,7 @@ impl Prepared {
 impl ReadySolve {
     /// How the case's own answer is judged.
     pub(crate) fn trial<'a>(&'a self, problem: &'a Problem<'a, f64>) -> Trial<'a> {
-        Trial {
-            problem,
-            gap: self.case.gap,
-            may_give_up: self.case.may_have_no_minimum(),
-            may_be_interrupted: false,
-            oracle: self.oracle.as_ref(),
-        }
+        Trial { problem, gap: self.case.gap, excuses: self.case.excuses(), oracle: self.oracle.as_ref() }
     }
 }
 
@@ -167,13 +163,14 @@ fn ready_solve(case: &SolveCase) -> Result<ReadySolve, String> {
     let problem = instance.problem().map_err(|error| error.to_string())?;
     // Where there is no minimum, more effort is more of the same.
     let iterations = if case.may_have_no_minimum() { 200 } else { MOST_ITERATIONS };
-    let stopping = Stopping { gap: 0.3 * case.gap, iterations };
+    let stopping = Stopping { gap: (0.3 * case.gap).max(1e-13), iterations };
     let watch = &mut |_: &_| ControlFlow::Continue(());
     let answer = Reference.solve(&instance.spec, &instance.data(), &stopping, None, watch);
     let Start { w, b } = answer.map_err(|error| error.to_string())?.start();
     let oracle = Oracle::new(&problem, w, b);
     let lambdas = match case.task {
         Task::Path(points) => path(instance.spec.lambda, points),
+        Task::Cut(_) => path(instance.spec.lambda, 4),
         _ => Vec::new(),
     };
     Ok(ReadySolve { case: case.clone(), oracle, lambdas, instance })

@@ -119,9 +119,8 @@ pub fn to_json(spec: &GroupLassoSpec) -> Value {
 /// What follows from a problem, for programs that do not want to derive it: the rows of each group, the feature of each
 /// row, and each group's weight. `null` for a problem that is none.
 pub fn derived(spec: &GroupLassoSpec, features: usize) -> Value {
-    let layout = match (spec.validate(features), Layout::new(&spec.groups, features)) {
-        (Ok(()), Ok(layout)) => layout,
-        _ => return Value::Null,
+    let (Ok(()), Ok(layout)) = (spec.validate(features), Layout::new(&spec.groups, features)) else {
+        return Value::Null;
     };
     let groups = 0..layout.groups();
     json!({
@@ -141,11 +140,14 @@ pub fn from_json(json: &Value, features: usize) -> Result<GroupLassoSpec, WireEr
         return Err(key_error("(problem)", json, "an object").into());
     };
     let keys = Reader::new(map);
-    let named = |value: &Value| [Loss::LeastSquares, Loss::Multinomial].into_iter().find(|loss| value == loss_name(*loss));
+    let named =
+        |value: &Value| [Loss::LeastSquares, Loss::Multinomial].into_iter().find(|loss| value == loss_name(*loss));
     let spec = GroupLassoSpec {
         loss: keys.required("loss", named, "least-squares or multinomial")?,
         groups: groups(keys)?,
-        weights: keys.optional("weights", weights, "\"sqrt-size\", \"ones\", or a list of numbers")?.unwrap_or_default(),
+        weights: keys
+            .optional("weights", weights, "\"sqrt-size\", \"ones\", or a list of numbers")?
+            .unwrap_or_default(),
         penalty: penalty(keys)?,
         lambda: keys.required("lambda", number, "a number")?,
         intercept: keys.boolean("intercept")?.unwrap_or(true),
@@ -194,8 +196,5 @@ fn standardise(keys: Reader<'_>) -> Result<Standardise, KeyError> {
     let Some(keys) = keys.object("standardise", "standardise.", "{\"centre\": .., \"scale\": ..}")? else {
         return Ok(Standardise::default());
     };
-    Ok(Standardise {
-        centre: keys.boolean("centre")?.unwrap_or(false),
-        scale: keys.boolean("scale")?.unwrap_or(false),
-    })
+    Ok(Standardise { centre: keys.boolean("centre")?.unwrap_or(false), scale: keys.boolean("scale")?.unwrap_or(false) })
 }

@@ -51,13 +51,13 @@ pub fn gradient_head(steps: usize, batch: usize, d: usize, classes: usize) -> f6
 
 /// A problem solved with working sets.
 ///
-/// A certificate is one product with all `d` features. An iteration — sweeps of coordinate descent and a Newton step by
-/// preconditioned conjugate gradients — works on a set of `m`, and is taken to be twelve products with these, two Gram
-/// matrices `2 n m²` and a Cholesky factor of each, `m³/3`, all generously.
+/// A certificate is one product with all `d` features. An iteration — sweeps of coordinate descent on a working set of `m`, and
+/// a Newton step on the `a` of these that are not zero, by preconditioned conjugate gradients — is taken to be twelve products
+/// with the working set, and two Gram matrices `2 n a²` with a Cholesky factor of each, `a³/3`, all generously.
 ///
 /// ```
 /// use tilewright_grouplasso::cost::{Solve, product};
-/// let solve = Solve { samples: 300, features: 14_208, classes: 5, working: 200, certificates: 6, iterations: 0 };
+/// let solve = Solve { samples: 300, features: 14_208, classes: 5, working: 200, support: 40, certificates: 6, iterations: 0 };
 /// assert_eq!(solve.operations(), 6.0 * product(300, 14_208, 5));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct Solve {
     pub classes: usize,
     /// `m`.
     pub working: usize,
+    /// `a`.
+    pub support: usize,
     /// Certificates computed.
     pub certificates: usize,
     /// Iterations made.
@@ -79,9 +81,9 @@ pub struct Solve {
 impl Solve {
     /// All of it.
     pub fn operations(self) -> f64 {
-        let (n, m) = (self.samples as f64, self.working.min(self.features) as f64);
-        let iteration =
-            12.0 * product(self.samples, m as usize, self.classes) + 4.0 * n * m * m + 2.0 / 3.0 * m * m * m;
+        let (n, a) = (self.samples as f64, self.support.min(self.features) as f64);
+        let working = self.working.min(self.features);
+        let iteration = 12.0 * product(self.samples, working, self.classes) + 4.0 * n * a * a + 2.0 / 3.0 * a * a * a;
         self.certificates as f64 * product(self.samples, self.features, self.classes)
             + self.iterations as f64 * iteration
     }

@@ -148,13 +148,11 @@ impl Set {
 
 fn open(folder: &Path, split: &str) -> Result<Features, InputError> {
     let names = ["safetensors", "npz", "npy"].map(|kind| folder.join(split).with_extension(kind));
-    match names.iter().find(|path| path.exists()) {
-        Some(path) => Features::open(path, Orientation::SamplesFirst).map_err(InputError::File),
-        None => {
-            let problem = format!("no {split}.safetensors, {split}.npz or {split}.npy");
-            Err(InputError::Mismatch { path: folder.to_owned(), problem })
-        }
-    }
+    let Some(path) = names.iter().find(|path| path.exists()) else {
+        let problem = format!("no {split}.safetensors, {split}.npz or {split}.npy");
+        return Err(InputError::Mismatch { path: folder.to_owned(), problem });
+    };
+    Features::open(path, Orientation::SamplesFirst).map_err(InputError::File)
 }
 
 fn matrix(features: &Features) -> Result<Array2<f32>, GroupLassoError> {
@@ -179,6 +177,8 @@ fn json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, InputError> {
 pub(crate) struct Run {
     task: String,
     seed: String,
+    /// Training samples.
+    samples: usize,
     pub(crate) accuracy: f64,
     pub(crate) steps: usize,
     pub(crate) batch: usize,
@@ -200,7 +200,8 @@ impl FineTuned {
         path.map_or_else(|| ours().map_err(error), json)
     }
 
-    pub(crate) fn of(&self, task: &str, seed: &str) -> Option<Run> {
-        self.runs.iter().find(|run| run.task == task && run.seed == seed).cloned()
+    /// Those for a task, with so many training samples.
+    pub(crate) fn of(&self, task: &str, seed: &str, samples: usize) -> Option<Run> {
+        self.runs.iter().find(|run| (&run.task[..], &run.seed[..], run.samples) == (task, seed, samples)).cloned()
     }
 }

@@ -59,9 +59,15 @@ struct Arguments {
     /// Figures of fine-tuning, as minilm.py writes them; ours if absent.
     #[arg(long, value_name = "FILE")]
     finetuned: Option<PathBuf>,
+    /// Save the heads in this folder.
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
     /// Write everything that was found out.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Work on nothing: print and draw what these files, written with --json, hold together.
+    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = ["features", "save"])]
+    from: Vec<PathBuf>,
     /// Draw how many features each layer keeps.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -97,29 +103,11 @@ impl Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let (settings, grid) = (arguments.settings(), Grid::default());
     let fine_tuned = FineTuned::read(arguments.finetuned.as_deref())?;
-    // Everything is read and checked, and only then is anything worked on.
-    let sets: Result<Vec<Set>, _> = arguments.sets()?.iter().map(|path| Set::check(path, &arguments.tasks)).collect();
-    let sets = sets?;
-    let tasks: usize = sets.iter().map(|set| set.tasks().len()).sum();
-    ensure!(tasks > 0, "no set has a task of those asked for");
-
-    let bar = ProgressBar::new((tasks * methods::stages(arguments.folds)) as u64);
-    bar.set_style(ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {elapsed}")?);
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    for set in &sets {
-        let features = set.read()?;
-        for task in set.tasks() {
-            bar.set_message(format!("{} {}", task, set.seed()));
-            let work = methods::Work { settings, grid: &grid, folds: arguments.folds, seed: arguments.seed, bar: &bar };
-            let mut outcome = work.run(set, &features, task).with_context(|| format!("{task} {}", set.seed()))?;
-            outcome.fine_tuned = fine_tuned.of(task, set.seed());
-            outcomes.push(outcome);
-        }
+    let mut outcomes = if arguments.from.is_empty() { work(&arguments)? } else { report::read_json(&arguments.from)? };
+    for outcome in &mut outcomes {
+        outcome.fine_tuned = fine_tuned.of(&outcome.task, &outcome.seed, outcome.samples);
     }
-    bar.finish_and_clear();
-
     report::print(&outcomes, &fine_tuned);
     if let Some(path) = &arguments.json {
         report::write_json(path, &outcomes)?;
@@ -128,4 +116,30 @@ fn main() -> Result<()> {
         plot::draw(path, &outcomes)?;
     }
     Ok(())
+}
+
+/// All tasks of all sets. Everything is opened and checked before anything is worked on.
+fn work(arguments: &Arguments) -> Result<Vec<Outcome>> {
+    let (settings, grid) = (arguments.settings(), Grid::default());
+    let sets: Result<Vec<Set>, _> = arguments.sets()?.iter().map(|path| Set::check(path, &arguments.tasks)).collect();
+    let sets = sets?;
+    let tasks: usize = sets.iter().map(|set| set.tasks().len()).sum();
+    ensure!(tasks > 0, "no set has a task of those asked for");
+    if let Some(folder) = &arguments.save {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let bar = ProgressBar::new((tasks * methods::stages(&grid, arguments.folds)) as u64);
+    bar.set_style(ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {elapsed}")?);
+    let mut outcomes = Vec::with_capacity(tasks);
+    for set in &sets {
+        let features = set.read()?;
+        for task in set.tasks() {
+            bar.set_message(format!("{} {}", task, set.seed()));
+            let (folds, seed, save) = (arguments.folds, arguments.seed, arguments.save.as_deref());
+            let work = methods::Work { settings, grid: &grid, folds, seed, bar: &bar, save };
+            outcomes.push(work.run(set, &features, task).with_context(|| format!("{task} {}", set.seed()))?);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(outcomes)
 }

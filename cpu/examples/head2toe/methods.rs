@@ -4,25 +4,34 @@ use crate::input::{Matrices, Run, Set};
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Instant;
 use tilewright_cpu::CpuGroupLasso;
+use tilewright_cpu::grouplasso::crossval;
+use tilewright_cpu::grouplasso::head::SavedHead;
 use tilewright_grouplasso::cost::{Solve, product};
-use tilewright_grouplasso::grid::{Choice, Grid};
+use tilewright_grouplasso::grid::Grid;
 use tilewright_grouplasso::head2toe::{Head2Toe, Settings, Trained};
-use tilewright_grouplasso::{Keep, sampling};
+use tilewright_grouplasso::{Head, Keep, sampling};
 
 /// The least that a working set is taken to have, beside twice the active features.
 const WORKING: usize = 200;
 
-/// Steps of the progress bar for a task: a fold each, and one for each of the methods it is compared with.
-pub(crate) fn stages(folds: usize) -> usize {
-    folds + 4
+/// Steps of the progress bar for a task: the cross-validation's, and one for each method that Head2Toe is compared with.
+pub(crate) fn stages(grid: &Grid, folds: usize) -> usize {
+    parts(grid, folds) + 4
+}
+
+/// In each fold one for each λ, and one for each number kept with it.
+fn parts(grid: &Grid, folds: usize) -> usize {
+    let pairs = grid.choices() / grid.ridge.len();
+    folds * (pairs + pairs / grid.keep.len())
 }
 
 /// What was found out.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) task: String,
     pub(crate) seed: String,
@@ -45,7 +54,7 @@ pub(crate) struct Outcome {
 }
 
 /// How Head2Toe came to its head, and what that cost.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Selection {
     pub(crate) cross_validated: f64,
     pub(crate) lambda: f64,
@@ -73,6 +82,8 @@ pub(crate) struct Work<'a> {
     pub(crate) folds: usize,
     pub(crate) seed: u64,
     pub(crate) bar: &'a ProgressBar,
+    /// Where heads are saved.
+    pub(crate) save: Option<&'a Path>,
 }
 
 /// A task with its folds and test samples.
@@ -95,8 +106,14 @@ impl Work<'_> {
         let (samples, width) = task.dim();
         let trial = Trial { work: self, task, folds, test, test_labels: &labels.test };
 
-        let (head2toe, mut selection) = trial.head2toe()?;
+        let (head2toe, mut selection, head) = trial.head2toe()?;
         selection.against(set, samples);
+        if let Some(folder) = self.save {
+            let about =
+                [("task", task_name.clone()), ("seed", set.seed().to_owned()), ("accuracy", head2toe.to_string())];
+            let about = about.map(|(key, value)| (key.to_owned(), value)).into();
+            SavedHead { head, about }.save(&folder.join(format!("{task_name}-{}.safetensors", set.seed())))?;
+        }
         let every: Vec<usize> = (0..width).collect();
         let probe = trial.baseline(&trial.task.last())?.1;
         let all_features = trial.baseline(&every)?.1;
@@ -126,17 +143,18 @@ impl Work<'_> {
 
 impl Trial<'_> {
     /// λ, number kept and ridge strength by cross-validation, folds side by side; then scores and head of all samples.
-    fn head2toe(&self) -> Result<(f64, Selection)> {
+    fn head2toe(&self) -> Result<(f64, Selection, Head)> {
         let began = Instant::now();
         let (task, grid) = (&self.task, self.work.grid);
-        let lambdas = task.lambdas(&grid.lambdas)?;
-        let one = |held: &Vec<usize>| {
-            let table = task.fold(&CpuGroupLasso, grid, &lambdas, held);
-            self.work.bar.inc(1);
-            table
+        let (bar, start) = (self.work.bar, self.work.bar.position());
+        let watch: crossval::Watch<'_> = &mut |part| {
+            bar.set_position(start + part.done as u64);
+            ControlFlow::Continue(())
         };
-        let tables: Result<Vec<_>, _> = self.folds.par_iter().map(one).collect();
-        let choice = Choice::best(&tables?)?;
+        let tried = crossval::head2toe(task, &CpuGroupLasso, grid, &self.folds, watch)?.context("interrupted")?;
+        // A solve that is done before it begins is no part that anybody is told of.
+        bar.set_position(start + parts(grid, self.folds.len()) as u64);
+        let (choice, lambdas) = (tried.best, tried.lambdas);
         let cross_validation_seconds = began.elapsed().as_secs_f64();
 
         let began = Instant::now();
@@ -156,14 +174,15 @@ impl Trial<'_> {
         let scoring: f64 = rankings
             .iter()
             .map(|ranking| {
-                let working = WORKING.max(2 * ranking.active);
+                // On the way more may be active than at the end.
+                let (working, support) = (WORKING.max(2 * ranking.active), 3 * ranking.active / 2);
                 let (classes, iterations) = (task.classes(), ranking.iterations);
-                Solve { samples, features, classes, working, certificates: 0, iterations }.operations()
+                Solve { samples, features, classes, working, support, certificates: 0, iterations }.operations()
             })
             .sum();
         let operations = scoring
-            // One more for each λ: the ranking of what is not active.
-            + (certificates + rankings.len()) as f64 * product(samples, features, task.classes())
+            // For each λ one more that nobody watches, and the ranking of what is not active.
+            + (certificates + 2 * rankings.len()) as f64 * product(samples, features, task.classes())
             + self.head_operations(&trained);
         let names = |(layer, kept): (usize, usize)| (task.layers().name(layer).to_owned(), kept);
         let selection = Selection {
@@ -183,7 +202,7 @@ impl Trial<'_> {
             seconds,
             cross_validation_seconds,
         };
-        Ok((accuracy, selection))
+        Ok((accuracy, selection, trained.head))
     }
 
     /// A Gram matrix of the samples where there are more features than those, and iterations on no more than so many.
@@ -192,7 +211,8 @@ impl Trial<'_> {
         let features = kept.min(samples);
         let gram = if kept > samples { product(samples, kept, samples) } else { 0.0 };
         let (certificates, iterations) = (trained.iterations + 1, trained.iterations);
-        gram + Solve { samples, features, classes, working: features, certificates, iterations }.operations()
+        gram + Solve { samples, features, classes, working: features, support: features, certificates, iterations }
+            .operations()
     }
 
     /// A head on some features, its strength by cross-validation: held-out samples and share of test samples it predicts.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use comfy_table::{Table, presets};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A column of the table of accuracies.
 type Column = (&'static str, fn(&Outcome) -> Option<f64>);
@@ -24,7 +24,9 @@ const METHODS: [Column; 7] = [
 /// Outcomes by task.
 pub(crate) fn by_task(outcomes: &[Outcome]) -> BTreeMap<&str, Vec<&Outcome>> {
     let mut tasks = BTreeMap::<&str, Vec<&Outcome>>::new();
-    outcomes.iter().for_each(|outcome| tasks.entry(&outcome.task).or_default().push(outcome));
+    for outcome in outcomes {
+        tasks.entry(&outcome.task).or_default().push(outcome);
+    }
     tasks
 }
 
@@ -151,6 +153,17 @@ fn costs(outcomes: &[Outcome]) -> Table {
         ]);
     }
     table
+}
+
+/// What [`write_json`] wrote, of all files.
+pub(crate) fn read_json(paths: &[PathBuf]) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let more: Vec<Outcome> = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        outcomes.extend(more);
+    }
+    Ok(outcomes)
 }
 
 /// Through a file beside it: it appears whole or not at all.

@@ -11,8 +11,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tilewright_grouplasso::grid::{Choice, Grid};
 use tilewright_grouplasso::{
-    Data, Element, GroupLassoError, GroupLassoSolver, GroupLassoSpec, Head2Toe, Keep, Loss, Problem, Progress, Solution,
-    Stopping, Targets, losses,
+    Data, Element, GroupLassoError, GroupLassoSolver, GroupLassoSpec, Head2Toe, Keep, Loss, Problem, Progress,
+    Solution, Stopping, Targets, losses,
 };
 
 /// What whoever watches a cross-validation is told: parts of the work are done, in an order that is nobody's promise.
@@ -78,7 +78,8 @@ impl CrossValidation {
     /// The accuracy for a λ and a number kept, with the ridge strength that is best for them.
     pub fn best_ridge(&self, lambda: usize, keep: usize) -> (usize, Estimate) {
         let all = (0..self.ridge.len()).map(|ridge| (ridge, self.accuracy(lambda, keep, ridge)));
-        let better = |best: (usize, Estimate), next: (usize, Estimate)| if next.1.mean > best.1.mean { next } else { best };
+        let better =
+            |best: (usize, Estimate), next: (usize, Estimate)| if next.1.mean > best.1.mean { next } else { best };
         all.reduce(better).unwrap_or((0, Estimate { mean: f64::NAN, deviation: f64::NAN, error: f64::NAN }))
     }
 
@@ -121,17 +122,11 @@ pub fn head2toe<U: Element, S: GroupLassoSolver<U> + GroupLassoSolver<f64> + Syn
     grid.validate()?;
     let lambdas = task.lambdas(&grid.lambdas)?;
     let shape = (lambdas.len(), grid.keep.len(), grid.ridge.len());
-    let watched = Watched::new(watch, folds.len() * shape.0 * (1 + shape.1));
+    let watched = Watched::new(watch, folds.len() * (1 + shape.0 * shape.1));
     let fold = |(fold, held): (usize, &Vec<usize>)| -> Result<Option<Array3<u32>>, GroupLassoError> {
-        let mut reached = None;
-        let mut inner = |progress: &Progress| {
-            // Of a path, each point that is left behind.
-            let new = (reached.replace(progress.point) != Some(progress.point)) && progress.point > 0;
-            if new { watched.done(fold) } else { watched.ended() }
-        };
-        let rankings = task.rank(solver, &lambdas, held, &mut inner)?;
+        let rankings = task.rank(solver, &lambdas, held, &mut |_| watched.ended())?;
         let mut table = Array3::zeros(shape);
-        if rankings.len() < lambdas.len() || watched.done(fold).is_break() {
+        if rankings.len() < lambdas.len() || watched.done(fold, 1).is_break() {
             return Ok(None);
         }
         let pairs: Vec<_> = (0..shape.0).flat_map(|l| (0..shape.1).map(move |k| (l, k))).collect();
@@ -141,7 +136,7 @@ pub fn head2toe<U: Element, S: GroupLassoSolver<U> + GroupLassoSolver<f64> + Syn
             }
             let kept = task.top(&rankings[l], grid.keep[k])?;
             let right = task.right(solver, &kept, &grid.ridge, held)?;
-            Ok(watched.done(fold).is_continue().then_some(right))
+            Ok(watched.done(fold, 1).is_continue().then_some(right))
         });
         let tried: Vec<Result<Option<Vec<u32>>, GroupLassoError>> = tried.collect();
         for (&(l, k), right) in pairs.iter().zip(tried) {
@@ -184,10 +179,13 @@ impl<'w> Watched<'w> {
         Self { watch: Mutex::new(watch), done: AtomicUsize::new(0), of, ended: AtomicBool::new(false) }
     }
 
-    /// One more part is done.
-    fn done(&self, fold: usize) -> ControlFlow<()> {
+    /// So many more parts are done.
+    fn done(&self, fold: usize, parts: usize) -> ControlFlow<()> {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = 1 + self.done.fetch_add(1, Ordering::Relaxed);
+        if self.ended().is_break() {
+            return ControlFlow::Break(());
+        }
+        let done = parts + self.done.fetch_add(parts, Ordering::Relaxed);
         if watch(&Part { fold, done, of: self.of }).is_break() {
             self.ended.store(true, Ordering::Relaxed);
         }
@@ -266,11 +264,11 @@ pub fn path<T: Element, S: GroupLassoSolver<T> + Sync>(
         let training = Data { x: data.x.view(), targets, sample_weights: Some(&omega) };
         let mut reached = 0;
         let mut inner = |progress: &Progress| {
-            let new = progress.point > std::mem::replace(&mut reached, progress.point);
-            if new { watched.done(fold) } else { watched.ended() }
+            let points = progress.point - std::mem::replace(&mut reached, progress.point);
+            if points > 0 { watched.done(fold, points) } else { watched.ended() }
         };
         let answers = solver.solve_path(spec, &training, lambdas, stopping, &mut inner)?;
-        if answers.len() < lambdas.len() || watched.done(fold).is_break() {
+        if answers.len() < lambdas.len() || watched.done(fold, lambdas.len() - reached).is_break() {
             return Ok(None);
         }
         Ok(Some(answers.iter().map(|answer| held_out_loss(&problem, data, answer, held)).collect()))

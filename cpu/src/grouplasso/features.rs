@@ -42,8 +42,7 @@ impl<'a, T: Element> Features<'a, T> {
             read(x, first..first + found.len(), &mut buffer);
             for (within, (found, column)) in found.iter_mut().zip(buffer.chunks_exact_mut(samples.max(1))).enumerate() {
                 let largest = greatest(column);
-                // Also for NaN.
-                if !(largest <= LARGEST) {
+                if largest > LARGEST || largest.is_nan() {
                     check_column(first + within, x.column(first + within))?;
                 }
                 *found = mean_and_scale(column, largest, centred, standardise.scale, omega);

@@ -172,3 +172,60 @@ pub(super) fn symmetric_transposed<S: Accum>(m: usize, k: usize, a: &[S]) -> Vec
     });
     product_
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Small whole numbers: their products are exact in any order.
+    fn whole(len: usize, seed: usize) -> Vec<f64> {
+        (0..len).map(|i| ((i + seed) * 7919 % 11) as f64 - 5.0).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn blocks_are_products(n in 1usize..1200, c in 1usize..6, m in 0usize..150, seed in 0usize..100) {
+            let blocks = Blocks { samples: n, outputs: c };
+            let (x, v, r) = (whole(m * n, seed), whole(m * c, seed + 1), whole(n * c, seed + 2));
+            let (mut z, mut u) = (vec![f64::NAN; n * c], vec![f64::NAN; m * c]);
+            blocks.forward(m, &x, &v, &mut z);
+            blocks.adjoint(&x, &r, &mut u);
+            for i in (0..n).step_by(37) {
+                for k in 0..c {
+                    let naive: f64 = (0..m).map(|j| x[j * n + i] * v[j * c + k]).sum();
+                    prop_assert_eq!(z[blocks.at(i, k)], naive);
+                }
+            }
+            for j in (0..m).step_by(7) {
+                for k in 0..c {
+                    let naive: f64 = (0..n).map(|i| x[j * n + i] * r[blocks.at(i, k)]).sum();
+                    prop_assert_eq!(u[j * c + k], naive);
+                }
+            }
+        }
+
+        #[test]
+        fn symmetric_products(m in 1usize..300, k in 1usize..40, seed in 0usize..100) {
+            let a = whole(m * k, seed);
+            let rows = symmetric(m, k, &a, &a);
+            let transposed: Vec<f64> = (0..m * k).map(|at| a[at % m * k + at / m]).collect();
+            let columns = symmetric_transposed(m, k, &transposed);
+            for i in (0..m).step_by(5) {
+                for j in (0..=i).step_by(3) {
+                    let naive: f64 = (0..k).map(|l| a[i * k + l] * a[j * k + l]).sum();
+                    prop_assert_eq!((rows[i * m + j], columns[i * m + j]), (naive, naive));
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "reaches out")]
+    fn a_product_stays_inside() {
+        let (a, mut c) = ([1.0; 6], [0.0; 4]);
+        product((2, 2, 4), 1.0, Operand::by_rows(&a, 3), Operand::by_rows(&a, 2), false, &mut c, 2);
+    }
+}

@@ -156,10 +156,14 @@ impl SavedPath {
         writer.numbers("mean", &[self.features], columns.mean.iter().copied());
         writer.numbers("scale", &[self.features], columns.scale.iter().copied());
         writer.numbers("lambdas", &[points.len()], self.lambdas.iter().copied());
-        writer.numbers("certificates", &[points.len(), 5], points.iter().flat_map(|point| {
-            let Certificate { objective, dual, null, kkt, dual_scale, .. } = point.certificate;
-            [objective, dual, null, kkt, dual_scale]
-        }));
+        writer.numbers(
+            "certificates",
+            &[points.len(), 5],
+            points.iter().flat_map(|point| {
+                let Certificate { objective, dual, null, kkt, dual_scale, .. } = point.certificate;
+                [objective, dual, null, kkt, dual_scale]
+            }),
+        );
         let outcomes = |point: &PathPoint| [point.certificate.active, point.iterations, of_stopped(point.stopped)];
         writer.indices("outcomes", &points.iter().flat_map(outcomes).collect::<Vec<_>>());
         for (at, PathPoint { w, b, .. }) in points.iter().enumerate() {

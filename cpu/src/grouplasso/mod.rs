@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `solver` | the outer loop: certify, choose a working set, work on it; paths |
+//! | `answer` | from the solver's units to the specification's, and certificates there |
 //! | `pass` | the certificate, and which groups are needed, in one reading of `X` |
 //! | `features` | columns checked, centred and scaled as they are read, in tiles; `X` itself is never copied |
 //! | `working_set` | the columns that are worked on, in units in which everything is near 1 |
@@ -11,6 +12,7 @@
 //! | `newton`, `preconditioner` | conjugate gradients on the support, and what makes them short |
 //! | `target` | the losses, their derivatives, in blocks of samples |
 //! | [`source`], [`streaming`] | features in files, and problems larger than memory |
+//! | [`crossval`], [`head`] | folds side by side; answers in files |
 //! | `gemm`, `cholesky`, `simd` | arithmetic; the only modules with `unsafe` are the first and the last |
 //!
 //! ```
@@ -19,17 +21,18 @@
 //! use tilewright_cpu::CpuGroupLasso;
 //! use tilewright_grouplasso::{Data, GroupLassoSolver, GroupLassoSpec, Loss, Stopping, Targets, geometric_path};
 //!
-//! let x = Array2::from_shape_fn((60, 40), |(i, j)| (((i * 37 + j * j * 101) % 23) as f32 / 11.0 - 1.0));
+//! let x = Array2::from_shape_fn((60, 40), |(i, j)| (((i + 1) * (i + 3 * j + 7) * (j + 2)) as f32 * 0.37).sin());
 //! let labels: Vec<u32> = (0..60).map(|i| u32::from(x[[i, 3]] > 0.3) + u32::from(x[[i, 7]] > 0.0)).collect();
 //! let data = Data { x: x.view(), targets: Targets::Labels { labels: &labels, classes: 3 }, sample_weights: None };
 //! let spec = GroupLassoSpec::rows(Loss::Multinomial, 0.0);
 //! let lambdas = geometric_path(CpuGroupLasso.lambda_max(&spec, &data)?, 0.1, 10);
 //! let path = CpuGroupLasso.solve_path(&spec, &data, &lambdas, &Stopping::default(), &mut |_| ControlFlow::Continue(()))?;
 //! assert!(path.iter().all(|answer| answer.certificate.relative_gap() <= 1e-6));
-//! assert!(path[2].w.indices().iter().all(|feature| [3, 7].contains(feature)));
+//! assert!([3, 7].iter().all(|feature| path[9].w.indices().contains(feature)));
 //! # Ok::<(), tilewright_grouplasso::GroupLassoError>(())
 //! ```
 
+mod answer;
 mod cholesky;
 pub mod crossval;
 mod descent;

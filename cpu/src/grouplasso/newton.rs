@@ -10,6 +10,7 @@ use super::preconditioner::Preconditioner;
 use super::simd::dot_accum;
 use super::target::{Fit, Target, convert};
 use super::working_set::WorkingSet;
+use rayon::prelude::*;
 use std::ops::Range;
 use tilewright_grouplasso::penalty::norm;
 use tilewright_scalar::{Accum, Real};
@@ -103,7 +104,8 @@ impl<'a, S: Accum> System<'a, S> {
             for (v, u) in v.iter().zip(&u[member.rows.start * c..member.rows.end * c]) {
                 let moves = terms.l1 == 0.0 || *v != 0.0;
                 let direction = if kinked { v / size } else { 0.0 };
-                let slope = terms.l2 * direction + terms.ridge * v + if *v == 0.0 { 0.0 } else { terms.l1.copysign(*v) };
+                let slope =
+                    terms.l2 * direction + terms.ridge * v + if *v == 0.0 { 0.0 } else { terms.l1.copysign(*v) };
                 unit.push(S::from_f64_exact(direction));
                 downhill.push(S::from_f64_exact(if moves { u - slope } else { 0.0 }));
                 if sparse {
@@ -124,6 +126,21 @@ impl<'a, S: Accum> System<'a, S> {
     /// Samples, `n`.
     pub(super) fn samples(&self) -> usize {
         self.omega.len()
+    }
+
+    /// `Xᵀ V̂`, the change of all margins by a step along each kinked group's direction, and the loss's Hessian times it: a row
+    /// a group.
+    pub(super) fn images(&self) -> (Vec<S>, Vec<S>) {
+        let (n, c, size) = (self.samples(), self.target.blocks.outputs, self.target.blocks.len());
+        let kinked: Vec<&Active> = self.groups.iter().filter(|group| group.kinked).collect();
+        let mut images = vec![S::zero(); kinked.len() * size];
+        images.par_chunks_mut(size).zip(kinked).for_each(|(image, group)| {
+            let (rows, unit) = (&group.rows, &self.unit[group.rows.start * c..group.rows.end * c]);
+            self.target.blocks.forward(rows.len(), &self.x[rows.start * n..rows.end * n], unit, image);
+        });
+        let mut curved = images.clone();
+        curved.par_chunks_mut(size).for_each(|image| self.target.hessian(&self.p, &self.omega, image));
+        (images, curved)
     }
 
     /// `⟨v̂, d⟩` of a group.
@@ -183,13 +200,12 @@ impl<'a, S: Accum> System<'a, S> {
         let mut energy = dot_accum(&residual, &y);
         let enough = S::from_f64_exact(effort.forcing * effort.forcing) * energy;
         for _ in 0..effort.steps {
-            // Also false for NaN.
-            if !(energy > enough) {
+            if energy <= enough || energy.is_nan() {
                 return solution;
             }
             self.apply(&direction, &mut z, &mut image);
             let curvature = dot_accum(&direction, &image);
-            if !(curvature > S::zero()) {
+            if curvature <= S::zero() || curvature.is_nan() {
                 return solution;
             }
             let length = energy / curvature;
@@ -219,6 +235,10 @@ impl<'a, S: Accum> System<'a, S> {
             }
         }
         let slope = -Real::to_f64(dot_accum(&self.downhill, solution));
-        if slope.is_finite() { Step { direction, slope } } else { Step { direction: vec![0.0; set.w.len()], slope: 0.0 } }
+        if slope.is_finite() {
+            Step { direction, slope }
+        } else {
+            Step { direction: vec![0.0; set.w.len()], slope: 0.0 }
+        }
     }
 }

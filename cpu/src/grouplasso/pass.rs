@@ -114,13 +114,7 @@ impl<T: Element> Pass<'_, '_, T> {
     }
 
     /// `Xᵀ ω̂ R` for standardised columns, and, if asked for, `Σ ω̂ x²`.
-    fn correlations(
-        &self,
-        features: &[usize],
-        rho: &Array2<f64>,
-        sums: &[f64],
-        sizes: bool,
-    ) -> (Vec<f64>, Vec<f64>) {
+    fn correlations(&self, features: &[usize], rho: &Array2<f64>, sums: &[f64], sizes: bool) -> (Vec<f64>, Vec<f64>) {
         let (n, c, omega) = (self.response.samples(), sums.len(), self.response.omega());
         let (tile, mut u, mut squares) = (self.features.tile(), vec![0.0; features.len() * c], Vec::new());
         let mut buffer = vec![0.0; tile.min(features.len()) * n];

@@ -4,6 +4,7 @@ use super::descent::Descent;
 use super::newton::{self, Effort, Step};
 use super::target::{Fit, Target};
 use super::working_set::{INTERCEPT, WorkingSet};
+use tilewright_scalar::Accum;
 
 /// A step is taken if the objective goes up by no more than this, relatively: rounding.
 const ROUNDING: f64 = 4.0 * f64::EPSILON;
@@ -14,9 +15,18 @@ const ARMIJO: f64 = 0.05;
 /// Times a step is halved before it is given up.
 const HALVINGS: usize = 40;
 
-/// Newton steps in single precision, as a rule, and in double, where that is not enough.
-const ROUGH: Effort = Effort { forcing: 0.1, steps: 60, damping: 0.0 };
-const SHARP: Effort = Effort { forcing: 1e-3, steps: 250, damping: 0.0 };
+/// The same for steps of coordinate descent, whose model bounds the loss: what does not help at once is rounding.
+const MODEL_HALVINGS: usize = 5;
+
+/// How hard a Newton step may be tried, from rough to sharp: the last in double precision, as is then coordinate descent.
+const EFFORTS: [Effort; 3] = [
+    Effort { forcing: 0.03, steps: 60, damping: 0.0 },
+    Effort { forcing: 0.01, steps: 120, damping: 0.0 },
+    Effort { forcing: 1e-3, steps: 250, damping: 0.0 },
+];
+
+/// The sharpest of them.
+pub(super) const SHARPEST: usize = EFFORTS.len() - 1;
 
 /// The least and the greatest damping, in the solver's units, in which a group's curvature is at most 1.
 const DAMPING: (f64, f64) = (1e-9, 1.0);
@@ -79,42 +89,44 @@ impl Point {
         }
     }
 
-    /// One round; `sharp` if its Newton step is to be in double precision. Returns whether the objective fell.
-    pub(super) fn round(&mut self, target: &Target, sharp: bool) -> bool {
+    /// One round, of an effort up to [`SHARPEST`]. Returns whether the objective fell.
+    pub(super) fn round(&mut self, target: &Target, effort: usize) -> bool {
         let before = self.objective();
-        self.descend(target);
-        self.newton(target, sharp);
+        if effort == SHARPEST {
+            self.descend::<f64>(target);
+        } else {
+            self.descend::<f32>(target);
+        }
+        self.newton(target, effort);
         self.settle_intercept(target);
         self.objective() < before - ROUNDING * before.abs()
     }
 
-    fn descend(&mut self, target: &Target) {
+    fn descend<S: Accum>(&mut self, target: &Target) {
         let before = self.objective();
-        let old = self.set.w.clone();
+        let mut w = self.set.w.clone();
         let (_, most) = target.curvature(&self.fit);
         let sweeps = SWEEPS * (1 + self.set.rows() / target.blocks.samples);
-        let mut descent = Descent::new(&mut self.set, &most, &target.omega, self.fit.rho.clone());
+        let mut descent = Descent::<S>::new(&self.set, &most, &target.omega, &self.fit.rho);
         for _ in 0..sweeps {
-            descent.sweep();
+            descent.sweep(&mut w);
         }
-        let direction: Vec<f64> = self.set.w.iter().zip(&old).map(|(new, old)| new - old).collect();
-        self.set.w = old;
-        self.search(target, before, &Step { direction, slope: 0.0 });
+        let direction = w.iter().zip(&self.set.w).map(|(new, old)| new - old).collect();
+        self.search(target, before, &Step { direction, slope: 0.0 }, MODEL_HALVINGS);
     }
 
-    fn newton(&mut self, target: &Target, sharp: bool) {
+    fn newton(&mut self, target: &Target, effort: usize) {
         let before = self.objective();
         let u = self.set.correlations(&self.fit.rho);
         let (mean, _) = target.curvature(&self.fit);
-        let step = if sharp {
-            let effort = Effort { damping: self.damping, ..SHARP };
-            newton::step::<f64>(target, &self.set, &self.fit, &u, &mean, effort)
+        let tried = Effort { damping: self.damping, ..EFFORTS[effort.min(SHARPEST)] };
+        let step = if effort >= SHARPEST {
+            newton::step::<f64>(target, &self.set, &self.fit, &u, &mean, tried)
         } else {
-            let effort = Effort { damping: self.damping, ..ROUGH };
-            newton::step::<f32>(target, &self.set, &self.fit, &u, &mean, effort)
+            newton::step::<f32>(target, &self.set, &self.fit, &u, &mean, tried)
         };
         if let Some(step) = step {
-            let length = self.search(target, before, &step);
+            let length = self.search(target, before, &step, HALVINGS);
             // Levenberg's rule: what had to be cut short was not damped enough.
             let factor = if length < 0.1 { 100.0 } else { 0.1 };
             self.damping = (self.damping * factor).clamp(DAMPING.0, DAMPING.1);
@@ -123,15 +135,14 @@ impl Point {
 
     /// Goes along a step, as far as it pays (Armijo's rule), halving; along an arc, since what would cross zero stays there.
     /// Returns how far.
-    fn search(&mut self, target: &Target, before: f64, step: &Step) -> f64 {
+    fn search(&mut self, target: &Target, before: f64, step: &Step, halvings: usize) -> f64 {
         let (old, old_z) = (self.set.w.clone(), self.z.clone());
         let mut moved = vec![0.0; self.z.len()];
         let (mut length, mut best) = (1.0, (before, 0.0));
-        for _ in 0..HALVINGS {
+        for _ in 0..halvings {
             self.advance(target, &old, &old_z, &step.direction, length, &mut moved);
             let objective = self.objective();
             if objective <= before + ARMIJO * length * step.slope + ROUNDING * before.abs() {
-                if std::env::var("DBG").is_ok() { println!("      length {length} slope {:.2e} fell {:.2e}", step.slope, before - objective); }
                 return length;
             }
             if objective < best.0 {
@@ -139,7 +150,6 @@ impl Point {
             }
             length *= 0.5;
         }
-        if std::env::var("DBG").is_ok() { println!("      FAILED length {} slope {:.2e} fell {:.2e} size {:.2e}", best.1, step.slope, before - best.0, step.direction.iter().map(|x|x*x).sum::<f64>().sqrt()); }
         self.advance(target, &old, &old_z, &step.direction, best.1, &mut moved);
         best.1
     }

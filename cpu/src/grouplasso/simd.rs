@@ -49,11 +49,11 @@ pub(super) use vectorised;
 
 /// The sum of partial sums, by halves.
 #[inline(always)]
-fn fold<S: Accum>(mut sums: [S; LANES]) -> S {
-    let mut width = LANES / 2;
+fn fold<S: Accum, const WIDTH: usize>(mut sums: [S; WIDTH]) -> S {
+    let mut width = WIDTH / 2;
     while width > 0 {
         for i in 0..width {
-            sums[i] = sums[i] + sums[i + width];
+            sums[i] += sums[i + width];
         }
         width /= 2;
     }
@@ -76,6 +76,42 @@ vectorised! {
 }
 
 vectorised! {
+    /// `sums[k] += ⟨x, y_k⟩` for the rows `y_k` of a block, four at a time so that `x` is read once for them.
+    pub(super) fn add_dots<S: Accum>(x: &[S], y: &[S], sums: &mut [S]) {
+        const STEP: usize = 32;
+        let n = x.len();
+        for (y, sums) in y.chunks(4 * n).zip(sums.chunks_mut(4)) {
+            if sums.len() < 4 {
+                y.chunks(n).zip(sums).for_each(|(y, sum)| *sum += dot_accum(x, y));
+                continue;
+            }
+            let ((a, b), (c, d)) = (y[..2 * n].split_at(n), y[2 * n..].split_at(n));
+            let mut partial = [[S::zero(); STEP]; 4];
+            let rows = [a.chunks_exact(STEP), b.chunks_exact(STEP), c.chunks_exact(STEP), d.chunks_exact(STEP)];
+            let rest = rows.clone().map(|row| row.remainder());
+            let [a, b, c, d] = rows;
+            let xs = x.chunks_exact(STEP);
+            let x_rest = xs.remainder();
+            for ((((x, a), b), c), d) in xs.zip(a).zip(b).zip(c).zip(d) {
+                for i in 0..STEP {
+                    partial[0][i] += x[i] * a[i];
+                    partial[1][i] += x[i] * b[i];
+                    partial[2][i] += x[i] * c[i];
+                    partial[3][i] += x[i] * d[i];
+                }
+            }
+            for ((sum, partial), rest) in sums.iter_mut().zip(partial).zip(rest) {
+let mut last = S::zero();
+                for (x, y) in x_rest.iter().zip(rest) {
+                    last += *x * *y;
+                }
+                *sum += fold(partial) + last;
+            }
+        }
+    }
+}
+
+vectorised! {
     /// `Σ h x²`.
     pub(super) fn weighted_square(h: &[f64], x: &[f64]) -> f64 {
         let mut sums = [0.0f64; LANES];
@@ -92,25 +128,16 @@ vectorised! {
 
 vectorised! {
     /// `y := y + a x`.
-    pub(super) fn add_scaled(a: f64, x: &[f64], y: &mut [f64]) {
+    pub(super) fn add_scaled<S: Accum>(a: S, x: &[S], y: &mut [S]) {
         for (y, x) in y.iter_mut().zip(x) {
-            *y += a * x;
+            *y += a * *x;
         }
     }
 }
 
 vectorised! {
     /// `y := h x`, entry by entry.
-    pub(super) fn multiply(h: &[f64], x: &[f64], y: &mut [f64]) {
-        for ((y, h), x) in y.iter_mut().zip(h).zip(x) {
-            *y = h * x;
-        }
-    }
-}
-
-vectorised! {
-    /// `y := h x`, entry by entry, in the precision of a Newton step.
-    pub(super) fn multiply_accum<S: Accum>(h: &[S], x: &[S], y: &mut [S]) {
+    pub(super) fn multiply<S: Accum>(h: &[S], x: &[S], y: &mut [S]) {
         for ((y, h), x) in y.iter_mut().zip(h).zip(x) {
             *y = *h * *x;
         }
@@ -214,6 +241,11 @@ mod tests {
             let squares: f64 = x.iter().map(|x| x * x).sum();
             prop_assert_eq!((dot(&x, &x), weighted_square(&vec![2.0; x.len()], &x)), (squares, 2.0 * squares));
             prop_assert_eq!(greatest(&x), x.iter().fold(0.0, |most, x| x.abs().max(most)));
+            let (both, mut sums) = ([&x[..], &x, &x, &x, &x, &x].concat(), [1.0; 6]);
+            if !x.is_empty() {
+                add_dots(&x, &both, &mut sums);
+                prop_assert!(sums.iter().all(|sum| *sum == 1.0 + squares));
+            }
             for spoiled in 0..x.len() {
                 let mut y = x.clone();
                 y[spoiled] = f64::NAN;

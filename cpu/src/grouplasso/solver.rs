@@ -1,18 +1,14 @@
 //! The outer loop: certify, choose a working set, work on it, and again.
 
 use super::features::Features;
-use super::pass::{Found, Pass};
-use super::rounds::Point;
+use super::rounds::{Point, SHARPEST};
 use super::target::Target;
 use super::working_set::INTERCEPT;
-use ndarray::Array2;
 use std::ops::ControlFlow;
-use tilewright_grouplasso::certificate::Fold;
 use tilewright_grouplasso::losses::Null;
 use tilewright_grouplasso::problem::check_start;
 use tilewright_grouplasso::{
-    Data, GroupLassoError, GroupLassoSpec, Layout, Loss, Progress, Response, Solution, SparseRows, Start, Stopped,
-    Stopping,
+    Data, GroupLassoError, GroupLassoSpec, Layout, Loss, Progress, Response, Solution, Start, Stopped, Stopping,
 };
 use tilewright_scalar::Element;
 
@@ -38,29 +34,20 @@ const PATIENCE: usize = 8;
 
 /// A problem being solved, for one λ after another.
 pub(super) struct Solver<'a, T> {
-    spec: GroupLassoSpec,
-    layout: Layout,
-    response: Response,
-    null: Null,
-    features: Features<'a, T>,
-    target: Target,
-    point: Point,
-    /// What [`Found::need`] was at the last certificate.
-    need: Vec<f64>,
+    pub(super) spec: GroupLassoSpec,
+    pub(super) layout: Layout,
+    pub(super) response: Response,
+    pub(super) null: Null,
+    pub(super) features: Features<'a, T>,
+    pub(super) target: Target,
+    pub(super) point: Point,
+    /// What [`Found::need`](super::pass::Found::need) was at the last certificate.
+    pub(super) need: Vec<f64>,
     /// Groups whose columns are zero.
-    empty: Vec<bool>,
-    iterations: usize,
-    /// Whether single precision has been found to be too little for this λ.
-    sharp: bool,
-}
-
-/// A point in the specification's units.
-struct Standard {
-    w: SparseRows,
-    b: Vec<f64>,
-    /// `XW`, without the intercept.
-    z: Array2<f64>,
-    residual: Array2<f64>,
+    pub(super) empty: Vec<bool>,
+    pub(super) iterations: usize,
+    /// How hard a round must try; what has been found to be too little for this λ is not tried again.
+    pub(super) effort: usize,
 }
 
 impl<'a, T: Element> Solver<'a, T> {
@@ -90,7 +77,7 @@ impl<'a, T: Element> Solver<'a, T> {
             need: vec![0.0; groups],
             empty: vec![false; groups],
             iterations: 0,
-            sharp: false,
+            effort: 0,
         };
         if let Some(start) = start {
             check_start((solver.layout.rows(), solver.response.outputs()), start)?;
@@ -101,7 +88,8 @@ impl<'a, T: Element> Solver<'a, T> {
 
     /// The least λ at which all groups that are penalised are zero, by the last certificate's residual.
     pub(super) fn greatest_need(&self) -> f64 {
-        self.need.iter().copied().filter(|need| need.is_finite()).fold(0.0, f64::max)
+        let penalised = |group: &usize| !self.layout.terms(&self.spec, *group).is_free();
+        (0..self.layout.groups()).filter(penalised).map(|group| self.need[group]).fold(0.0, f64::max)
     }
 
     /// Whether a group is never penalised.
@@ -155,7 +143,7 @@ impl<'a, T: Element> Solver<'a, T> {
     ) -> Solution {
         self.spec.lambda = lambda;
         self.point.set.set_terms(&self.spec, &self.layout, self.target.unit);
-        (self.iterations, self.sharp) = (0, false);
+        (self.iterations, self.effort) = (0, 0);
         let mut best: Option<Solution> = None;
         let (mut gap, mut since_best) = (0.0, 0);
         loop {
@@ -163,23 +151,11 @@ impl<'a, T: Element> Solver<'a, T> {
                 let now = self.certified();
                 gap = now.certificate.relative_gap();
                 let active = now.certificate.active;
-                let gained = best.as_ref().is_none_or(|best| !(best.certificate.relative_gap() <= gap));
+                let gained = best.as_ref().is_none_or(|best| gap < best.certificate.relative_gap());
                 since_best = if gained { 0 } else { since_best + 1 };
                 let answer = if gained { best.insert(now) } else { best.get_or_insert(now) };
-                let progress =
-                    Progress { point: 0, iterations: self.iterations, relative_gap: gap, active };
-                let stopped = if gap <= stopping.gap {
-                    Some(Stopped::Reached)
-                } else if watch(&progress).is_break() {
-                    Some(Stopped::Interrupted)
-                } else if self.iterations >= stopping.iterations {
-                    Some(Stopped::Iterations)
-                } else if since_best >= PATIENCE {
-                    Some(Stopped::Stalled)
-                } else {
-                    None
-                };
-                if let Some(stopped) = stopped {
+                let progress = Progress { point: 0, iterations: self.iterations, relative_gap: gap, active };
+                if let Some(stopped) = verdict(&progress, since_best, stopping, watch) {
                     return Solution { stopped, iterations: self.iterations, ..answer.clone() };
                 }
             }
@@ -196,14 +172,16 @@ impl<'a, T: Element> Solver<'a, T> {
         let mut support = self.support();
         for _ in 0..ROUNDS.min(iterations - self.iterations) {
             self.iterations += 1;
-            let fell = self.point.round(&self.target, self.sharp);
-            let gap = self.local_gap(); if std::env::var("DBG").is_ok() { println!("   round {} sharp {} fell {fell} gap {gap:.2e} obj {:.15} sup {}", self.iterations, self.sharp, self.point.objective(), self.support().len()); }
-            if gap <= goal || (self.sharp && !fell) {
+            let fell = self.point.round(&self.target, self.effort);
+            let gap = self.local_gap();
+            if gap <= goal || (self.effort == SHARPEST && !fell) {
                 return;
             }
             // Where the support has settled Newton's method gains digits by the round, unless it lacks precision.
             let now = self.support();
-            self.sharp |= !fell || (now == support && gap > 0.5 * last);
+            if !fell || (now == support && gap > 0.5 * last) {
+                self.effort = SHARPEST.min(self.effort + 1);
+            }
             (support, last) = (now, gap);
         }
     }
@@ -243,89 +221,29 @@ impl<'a, T: Element> Solver<'a, T> {
 
     fn add(&mut self, groups: &[usize]) {
         let empty = self.point.set.add(groups, &self.features, &self.layout, &self.spec, &self.target);
-        empty.into_iter().for_each(|group| self.empty[group] = true);
+        for group in empty {
+            self.empty[group] = true;
+        }
     }
+}
 
-    /// The point as an answer, certified; the reason why it is one is the caller's.
-    fn certified(&mut self) -> Solution {
-        self.point.refresh(&self.target);
-        self.point.settle_intercept(&self.target);
-        let Standard { w, b, z, residual } = self.standard();
-        let pass = Pass { features: &self.features, layout: &self.layout, response: &self.response, null: &self.null };
-        let Found { certificate, need } = pass.certify(&self.spec, &w, &b, z.view(), residual.view());
-        self.need = need;
-        let columns = self.features.columns.clone();
-        Solution { w, b, certificate, iterations: self.iterations, stopped: Stopped::Iterations, columns }
-    }
-
-    /// The relative gap of the problem that has the groups of the working set only.
-    fn local_gap(&self) -> f64 {
-        let Standard { b, z, residual, .. } = self.standard();
-        let (set, outputs, c) = (&self.point.set, self.response.outputs(), self.target.blocks.outputs);
-        let correlations = set.correlations(&self.point.fit.rho);
-        let mut fold = Fold::new(&self.spec, &self.layout, &self.response, &self.null);
-        for member in set.members.iter().filter(|member| member.group != INTERCEPT) {
-            let expand = |values: &[f64], factor: f64| {
-                let mut all = vec![0.0; values.len() / c * outputs];
-                for (values, all) in values.chunks(c).zip(all.chunks_mut(outputs)) {
-                    self.target.outputs.iter().zip(values).for_each(|(&output, value)| all[output] = factor * value);
-                }
-                all
-            };
-            let u = &correlations[member.rows.start * c..member.rows.end * c];
-            let v = expand(set.block(member), self.target.unit / member.size);
-            fold.group(member.group, &v, &expand(u, self.target.unit * member.size), member.size);
-        }
-        fold.finish(z.view(), &b, residual.view()).relative_gap()
-    }
-
-    /// The point in the specification's units.
-    fn standard(&self) -> Standard {
-        let (w, shift) = self.coefficients();
-        let (blocks, outputs) = (self.target.blocks, self.response.outputs());
-        let multinomial = self.spec.loss == Loss::Multinomial && self.spec.intercept;
-        let own = |k: usize| if multinomial { self.point.set.w[k] } else { 0.0 };
-        let mut z = Array2::zeros((blocks.samples, outputs));
-        for (k, &output) in self.target.outputs.iter().enumerate() {
-            for i in 0..blocks.samples {
-                z[[i, output]] = self.target.unit * (self.point.z[blocks.at(i, k)] - own(k)) + shift[output];
-            }
-        }
-        let mut b = vec![0.0; outputs];
-        if multinomial {
-            b.fill(f64::NEG_INFINITY);
-            self.target.outputs.iter().enumerate().for_each(|(k, &output)| b[output] = own(k) - shift[output]);
-        } else if self.spec.intercept {
-            b = self.response.best_intercept(z.view(), &b);
-        }
-        let residual = self.response.residual(z.view(), &b);
-        Standard { w, b, z, residual }
-    }
-
-    /// Coefficients of standardised columns, and what their means add to every sample's margins.
-    fn coefficients(&self) -> (SparseRows, Vec<f64>) {
-        let (set, c, outputs) = (&self.point.set, self.target.blocks.outputs, self.response.outputs());
-        let mut shift = vec![0.0; outputs];
-        let mut rows: Vec<(usize, usize, f64)> = Vec::new();
-        for member in set.members.iter().filter(|member| member.group != INTERCEPT && set.is_active(member)) {
-            let factor = self.target.unit / member.size;
-            rows.extend(member.rows.clone().zip(self.layout.rows_of(member.group)).map(|(at, row)| (row, at, factor)));
-        }
-        rows.retain(|(_, at, _)| set.w[at * c..(at + 1) * c].iter().any(|w| *w != 0.0));
-        rows.sort_unstable_by_key(|(row, ..)| *row);
-        let mut values = Array2::zeros((rows.len(), outputs));
-        for (mut to, &(row, at, factor)) in values.rows_mut().into_iter().zip(&rows) {
-            let offset = self.features.offset(self.layout.feature(row));
-            for (k, &output) in self.target.outputs.iter().enumerate() {
-                to[output] = factor * set.w[at * c + k];
-                shift[output] += offset * to[output];
-            }
-        }
-        let indices = rows.into_iter().map(|(row, ..)| row).collect();
-        // Sorted rows of a layout ascend, and there are as many values.
-        let w = SparseRows::new(self.layout.rows(), indices, values)
-            .unwrap_or_else(|_| SparseRows::zeros(self.layout.rows(), outputs));
-        (w, shift)
+/// Why to stop, if there is a reason.
+fn verdict(
+    progress: &Progress,
+    since_best: usize,
+    stopping: &Stopping,
+    watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Option<Stopped> {
+    if progress.relative_gap <= stopping.gap {
+        Some(Stopped::Reached)
+    } else if watch(progress).is_break() {
+        Some(Stopped::Interrupted)
+    } else if progress.iterations >= stopping.iterations {
+        Some(Stopped::Iterations)
+    } else if since_best >= PATIENCE {
+        Some(Stopped::Stalled)
+    } else {
+        None
     }
 }
 

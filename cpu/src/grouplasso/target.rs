@@ -69,7 +69,10 @@ impl Target {
             let found = fit.rho.par_chunks_mut(chunk).zip(fit.p.par_chunks_mut(chunk));
             given.zip(found).map(|(((z, y), omega), (rho, p))| softmax_block(z, y, omega, p, rho)).collect()
         } else {
-            given.zip(fit.rho.par_chunks_mut(chunk)).map(|(((z, y), omega), rho)| square_block(z, y, omega, rho)).collect()
+            given
+                .zip(fit.rho.par_chunks_mut(chunk))
+                .map(|(((z, y), omega), rho)| square_block(z, y, omega, rho))
+                .collect()
         };
         fit.value = values.into_iter().sum();
     }
@@ -153,7 +156,9 @@ impl Target {
         for (block, z) in z.chunks_mut(self.blocks.chunk()).enumerate() {
             let samples = self.blocks.span(block).1;
             for (z, b) in z.chunks_mut(samples).zip(b) {
-                z.iter_mut().for_each(|z| *z += b);
+                for z in z {
+                    *z += b;
+                }
             }
         }
     }
@@ -247,4 +252,75 @@ vectorised! {
 /// Numbers in the precision of a Newton step.
 pub(super) fn convert<S: Accum>(x: &[f64]) -> Vec<S> {
     x.iter().map(|x| S::from_f64_exact(*x)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use ndarray::Array2;
+    use proptest::prelude::*;
+    use tilewright_grouplasso::Targets;
+
+    fn target(n: usize, c: usize, loss: Loss, intercept: bool) -> (Target, Response) {
+        let values = Array2::from_shape_fn((n, c), |(i, k)| ((i * 7 + k * 3) % 5) as f64 + 0.25);
+        let labels: Vec<u32> = (0..n).map(|i| (i * i % c) as u32).collect();
+        let omega: Vec<f64> = (0..n).map(|i| ((i * 3) % 4) as f64 + 0.5).collect();
+        let targets = match loss {
+            Loss::LeastSquares => Targets::Values(values.view()),
+            Loss::Multinomial => Targets::Labels { labels: &labels, classes: c },
+        };
+        let response = Response::new(loss, n, targets, Some(&omega)).unwrap();
+        (Target::new(&response, &response.null(intercept), intercept), response)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// Value, gradient and Hessian against the core's value and differences of what comes before.
+        #[test]
+        fn derivatives(n in 1usize..700, c in 2usize..5, multinomial: bool, seed in 0usize..1000) {
+            let loss = if multinomial { Loss::Multinomial } else { Loss::LeastSquares };
+            let (target, response) = target(n, c, loss, false);
+            let noise = |i: usize, salt: usize| ((i + seed) * (salt + 7919) % 1013) as f64 / 300.0 - 1.7;
+            let z: Vec<f64> = (0..n * c).map(|i| noise(i, 0)).collect();
+            let d: Vec<f64> = (0..n * c).map(|i| noise(i, 31)).collect();
+            let at = |length: f64| {
+                let mut fit = Fit::default();
+                target.fit(&z.iter().zip(&d).map(|(z, d)| z + length * d).collect::<Vec<_>>(), &mut fit);
+                fit
+            };
+            let (here, before, after) = (at(0.0), at(-1e-4), at(1e-4));
+
+            let standard = Array2::from_shape_fn((n, c), |(i, k)| target.unit * z[target.blocks.at(i, k)]);
+            let value = response.value(standard.view(), &vec![0.0; c]) / (target.unit * target.unit);
+            prop_assert!((here.value - value).abs() <= 1e-13 * (1.0 + value));
+
+            let slope = (after.value - before.value) / 2e-4;
+            prop_assert!((slope + dot(&here.rho, &d)).abs() <= 1e-6 * (1.0 + slope.abs()));
+
+            let mut curved = d.clone();
+            target.hessian(&here.p, &target.omega, &mut curved);
+            let (mean, most) = target.curvature(&here);
+            for (i, curved) in curved.iter().enumerate() {
+                prop_assert!(((before.rho[i] - after.rho[i]) / 2e-4 - curved).abs() <= 1e-6);
+            }
+            let bound: f64 = (0..n).map(|i| (0..c).map(|k| most[i] * d[target.blocks.at(i, k)].powi(2)).sum::<f64>()).sum();
+            prop_assert!(dot(&curved, &d) <= bound * (1.0 + 1e-12));
+            prop_assert!(mean.iter().zip(&most).all(|(mean, most)| *mean <= most * (1.0 + 1e-12)));
+        }
+    }
+
+    #[test]
+    fn intercepts_settle() {
+        let (target, _) = target(600, 4, Loss::Multinomial, true);
+        let mut z: Vec<f64> = (0..target.blocks.len()).map(|i| (i % 17) as f64 / 8.0).collect();
+        let mut fit = Fit::default();
+        for _ in 0..8 {
+            target.fit(&z, &mut fit);
+            target.add_intercept(&target.intercept_step(&fit), &mut z);
+        }
+        target.fit(&z, &mut fit);
+        assert!(target.leftover(&fit) < 1e-15);
+    }
 }

@@ -169,11 +169,7 @@ impl WorkingSet {
 /// With `W = unit/size · Ŵ` and `P = unit² P̂`.
 fn scaled_terms(terms: Terms, size: f64, unit: f64) -> Terms {
     let per_size = 1.0 / size;
-    Terms {
-        l1: terms.l1 * per_size / unit,
-        l2: terms.l2 * per_size / unit,
-        ridge: terms.ridge * per_size * per_size,
-    }
+    Terms { l1: terms.l1 * per_size / unit, l2: terms.l2 * per_size / unit, ridge: terms.ridge * per_size * per_size }
 }
 
 /// Reads a group's columns and divides them by its size; returns that and the eigenvalue's bound.
@@ -197,13 +193,17 @@ fn read_group<T: Element>(
             continue;
         }
         sizes.push(size);
-        x.iter_mut().for_each(|x| *x /= scale);
+        for x in x {
+            *x /= scale;
+        }
     }
     let size = tilewright_grouplasso::penalty::norm(&sizes);
     if size == 0.0 {
         return (0.0, 0.0);
     }
-    x.iter_mut().for_each(|x| *x /= size);
+    for x in x.iter_mut() {
+        *x /= size;
+    }
     let bound = if x.len() == n { 1.0 } else { eigenvalue_bound(x, omega) };
     (size, bound)
 }
@@ -217,7 +217,8 @@ fn eigenvalue_bound(x: &[f64], omega: &[f64]) -> f64 {
     x.chunks_exact(n).zip(weighted.chunks_exact_mut(n)).for_each(|(x, to)| multiply(&roots, x, to));
     let rows = x.len() / n;
     let size = rows.min(n);
-    let gram = if rows <= n { symmetric(rows, n, &weighted, &weighted) } else { symmetric_transposed(n, rows, &weighted) };
+    let gram =
+        if rows <= n { symmetric(rows, n, &weighted, &weighted) } else { symmetric_transposed(n, rows, &weighted) };
     let squares = |(i, row): (usize, &[f64])| {
         let below: f64 = row[..i].iter().map(|a| a * a).sum();
         2.0 * below + row[i] * row[i]

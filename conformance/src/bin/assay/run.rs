@@ -8,7 +8,7 @@ use serde_json::json;
 use std::fmt::Write as _;
 use std::time::Duration;
 use tilewright_conformance::{Report, attention, compression, grouplasso};
-use tilewright_cpu::{CpuAttention, CpuCompressor};
+use tilewright_cpu::{CpuAttention, CpuCompressor, CpuGroupLasso};
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let families = args.families()?;
@@ -69,6 +69,11 @@ fn cpu_compressor() -> compression::in_process::InProcess<CpuCompressor> {
     compression::in_process::InProcess::new(CpuCompressor::default(), profile)
 }
 
+fn cpu_grouplasso() -> grouplasso::in_process::InProcess<CpuGroupLasso> {
+    let profile = grouplasso::Profile::new("tilewright-cpu", env!("CARGO_PKG_VERSION"));
+    grouplasso::in_process::InProcess::new(CpuGroupLasso, profile)
+}
+
 fn try_attention(args: &RunArgs) -> anyhow::Result<Report> {
     use attention::{Subject, process::Process, report::hold_trial, suite};
     let mut subject: Box<dyn Subject> = match &args.cmd {
@@ -115,7 +120,8 @@ fn try_grouplasso(args: &RunArgs) -> anyhow::Result<Report> {
     use grouplasso::{Subject, process::Process, report::hold_trial, suite};
     let mut subject: Box<dyn Subject> = match &args.cmd {
         Some(command) => Box::new(started(command, Process::start(command, Duration::from_secs(args.time_limit)))?),
-        None => Box::new(grouplasso_reference()),
+        None if args.subject == Some(SubjectName::Reference) => Box::new(grouplasso_reference()),
+        None => Box::new(cpu_grouplasso()),
     };
     let given = args.case.iter().filter_map(|case| match case {
         AnyCase::GroupLasso(case) => Some(case.clone()),

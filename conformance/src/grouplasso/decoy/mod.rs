@@ -5,14 +5,14 @@ mod prox;
 mod select;
 mod solve;
 
-use crate::grouplasso::judge::{Trial, judge_prox, judge_scores, judge_selection};
-use crate::grouplasso::subject::{Answer, Claim, Feature};
+use crate::grouplasso::judge::{judge_prox, judge_scores, judge_selection};
+use crate::grouplasso::subject::{Answer, Claim, Column, Feature};
 use crate::grouplasso::trial::Exhibit;
 use ndarray::Array2;
 pub use prox::ProxMoment;
 pub use select::SelectMoment;
 pub use solve::SolveMoment;
-use tilewright_grouplasso::{SparseRows, Start};
+use tilewright_grouplasso::{SparseRows, Start, Stopped};
 
 /// A known mistake.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +59,15 @@ impl Decoy {
         self.feature == Some(feature)
     }
 
+    /// The operation it goes wrong in.
+    pub fn column(&self) -> Column {
+        match self.wrong {
+            Wrong::Prox(_) => Column::Prox,
+            Wrong::Scores(_) | Wrong::Select(_) => Column::Select,
+            Wrong::Solve(_) => Column::Solve,
+        }
+    }
+
     /// Whether the judge sees through it.
     pub fn is_rejected(&self, moment: &Moment<'_>) -> bool {
         match (self.wrong, moment) {
@@ -72,8 +81,9 @@ impl Decoy {
                 wrong(m).is_some_and(|kept| judge_selection(m.scores, m.keep, &kept, "decoy").is_err())
             }
             (Wrong::Solve(wrong), Moment::Solve(m)) => {
-                let trial = Trial { may_give_up: false, may_be_interrupted: false, ..*m.trial };
-                wrong(m).is_some_and(|start| trial.judge(&silent(start), "decoy").is_err())
+                // Where giving up is no fault, nothing is proven by one that did not get there.
+                let stopped = m.trial.excuses.contains(&Stopped::Stalled).then_some(Stopped::Stalled);
+                wrong(m).is_some_and(|start| m.trial.judge(&Answer { stopped, ..silent(start) }, "decoy").is_err())
             }
             _ => false,
         }
@@ -97,12 +107,10 @@ impl Decoy {
             (Wrong::Select(wrong), Moment::Select(m), Exhibit::Selection(got)) => {
                 wrong(m).is_some_and(|kept| kept == *got)
             }
-            (Wrong::Solve(wrong), Moment::Solve(m), Exhibit::Solution(got)) => {
-                wrong(m).is_some_and(|decoy| {
-                    let right = Start { w: m.oracle.w.clone(), b: m.oracle.b.clone() };
-                    distance(&decoy, got) <= 0.05 * distance(&decoy, &right)
-                })
-            }
+            (Wrong::Solve(wrong), Moment::Solve(m), Exhibit::Solution(got)) => wrong(m).is_some_and(|decoy| {
+                let right = Start { w: m.oracle.w.clone(), b: m.oracle.b.clone() };
+                distance(&decoy, got) <= 0.05 * distance(&decoy, &right)
+            }),
             _ => false,
         }
     }
@@ -111,7 +119,7 @@ impl Decoy {
 /// A solution of which nothing is said.
 fn silent(start: Start) -> Answer {
     let Start { w, b } = start;
-    Answer { w, b, claim: Claim::default(), stopped: None, iterations: None, columns: None }
+    Answer { w, b, claim: Claim::default(), stopped: None, iterations: None, columns: None, watched: None }
 }
 
 /// Between two solutions of the same shape; infinite if they are not.

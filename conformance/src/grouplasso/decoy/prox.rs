@@ -24,6 +24,8 @@ pub struct ProxMoment<'a> {
     pub limits: &'a bound::ProxBound,
 }
 
+// Some mistakes cannot always be made, so all of them are optional.
+#[allow(clippy::unnecessary_wraps)]
 impl ProxMoment<'_> {
     fn round(&self, mut out: Array2<f64>) -> Array2<f64> {
         out.mapv_inplace(|x| self.format.round(x));
@@ -65,11 +67,7 @@ const fn wrong(name: &'static str, wrong: fn(&ProxMoment<'_>) -> Option<Array2<f
     decoy(name, None, Wrong::Prox(wrong))
 }
 
-const fn about(
-    feature: Feature,
-    name: &'static str,
-    wrong: fn(&ProxMoment<'_>) -> Option<Array2<f64>>,
-) -> Decoy {
+const fn about(feature: Feature, name: &'static str, wrong: fn(&ProxMoment<'_>) -> Option<Array2<f64>>) -> Decoy {
     decoy(name, Some(feature), Wrong::Prox(wrong))
 }
 
@@ -102,26 +100,36 @@ pub(super) static DECOYS: &[Decoy] = &[
     }),
     about(Feature::Overlapping, "copies of a feature averaged", |m| m.layout.has_copies().then(|| averaged(m))),
     about(Feature::GroupLasso, "entries instead of groups", |m| m.each(entries)),
-    about(Feature::SparseGroup, "no threshold for entries", |m| m.each(|terms, t, v| {
-        prox::group(Terms { l1: 0.0, ..terms }, t, v);
-    })),
-    about(Feature::SparseGroup, "no threshold for groups", |m| m.each(|terms, t, v| {
-        prox::group(Terms { l2: 0.0, ..terms }, t, v);
-    })),
-    about(Feature::SparseGroup, "groups before entries", |m| m.each(|terms, t, v| {
-        prox::group(Terms { l1: 0.0, ..terms }, t, v);
-        prox::group(Terms { l2: 0.0, ridge: 0.0, ..terms }, t, v);
-    })),
+    about(Feature::SparseGroup, "no threshold for entries", |m| {
+        m.each(|terms, t, v| {
+            prox::group(Terms { l1: 0.0, ..terms }, t, v);
+        })
+    }),
+    about(Feature::SparseGroup, "no threshold for groups", |m| {
+        m.each(|terms, t, v| {
+            prox::group(Terms { l2: 0.0, ..terms }, t, v);
+        })
+    }),
+    about(Feature::SparseGroup, "groups before entries", |m| {
+        m.each(|terms, t, v| {
+            prox::group(Terms { l1: 0.0, ..terms }, t, v);
+            prox::group(Terms { l2: 0.0, ridge: 0.0, ..terms }, t, v);
+        })
+    }),
     about(Feature::ElasticNet, "no ridge", |m| m.each(|terms, t, v| prox::group(Terms { ridge: 0.0, ..terms }, t, v))),
-    about(Feature::ElasticNet, "the ridge doubled", |m| m.each(|terms, t, v| {
-        prox::group(Terms { ridge: 2.0 * terms.ridge, ..terms }, t, v);
-    })),
+    about(Feature::ElasticNet, "the ridge doubled", |m| {
+        m.each(|terms, t, v| {
+            prox::group(Terms { ridge: 2.0 * terms.ridge, ..terms }, t, v);
+        })
+    }),
     about(Feature::Weights, "weights ignored", |m| m.of(|spec| spec.weights = Weights::SqrtSize)),
-    about(Feature::Free, "free groups penalised", |m| m.of(|spec| {
-        if let Weights::Given(weights) = &mut spec.weights {
-            weights.iter_mut().filter(|w| **w == 0.0).for_each(|w| *w = 1.0);
-        }
-    })),
+    about(Feature::Free, "free groups penalised", |m| {
+        m.of(|spec| {
+            if let Weights::Given(weights) = &mut spec.weights {
+                weights.iter_mut().filter(|w| **w == 0.0).for_each(|w| *w = 1.0);
+            }
+        })
+    }),
     about(Feature::NonFinite, "NaN and infinities taken for zero", |m| {
         let mut out = m.w.mapv(|x| if x.is_finite() { x } else { 0.0 });
         prox::all(m.spec, m.layout, m.step, &mut out.view_mut());
@@ -133,7 +141,7 @@ pub(super) static DECOYS: &[Decoy] = &[
             let squares: f64 = v.iter().map(|x| accum.round(x * x)).sum();
             let (size, threshold) = (accum.round(squares).sqrt(), t * terms.l2);
             let factor = if size <= threshold { 0.0 } else { (size - threshold) / size };
-            v.iter_mut().for_each(|x| *x *= factor);
+            scale(v, factor);
         })
     }),
 ];
@@ -151,6 +159,12 @@ fn unweighted(spec: &mut GroupLassoSpec) {
     }
 }
 
+fn scale(v: &mut [f64], factor: f64) {
+    for x in v {
+        *x *= factor;
+    }
+}
+
 fn hard(terms: Terms, t: f64, v: &mut [f64]) {
     if norm(v) <= t * terms.l2 {
         v.fill(0.0);
@@ -161,12 +175,14 @@ fn hard(terms: Terms, t: f64, v: &mut [f64]) {
 fn negative(terms: Terms, t: f64, v: &mut [f64]) {
     let size = norm(v);
     if size > 0.0 {
-        v.iter_mut().for_each(|x| *x *= 1.0 - t * terms.l2 / size);
+        scale(v, 1.0 - t * terms.l2 / size);
     }
 }
 
 fn entries(terms: Terms, t: f64, v: &mut [f64]) {
-    v.iter_mut().for_each(|x| *x = soft(*x, t * terms.l2));
+    for x in v {
+        *x = soft(*x, t * terms.l2);
+    }
 }
 
 fn averaged(m: &ProxMoment<'_>) -> Array2<f64> {
@@ -174,7 +190,9 @@ fn averaged(m: &ProxMoment<'_>) -> Array2<f64> {
     for feature in 0..m.layout.features() {
         let copies: Vec<usize> = (0..m.layout.rows()).filter(|row| m.layout.feature(*row) == feature).collect();
         let mean = m.right().select(Axis(0), &copies).mean_axis(Axis(0));
-        copies.iter().for_each(|row| mean.iter().for_each(|mean| out.row_mut(*row).assign(mean)));
+        for (row, mean) in copies.iter().zip(mean.iter().cycle()) {
+            out.row_mut(*row).assign(mean);
+        }
     }
     m.round(out)
 }

@@ -20,6 +20,8 @@ pub struct SelectMoment<'a> {
     pub keep: Keep,
 }
 
+// Some mistakes cannot always be made, so all of them are optional.
+#[allow(clippy::unnecessary_wraps)]
 impl SelectMoment<'_> {
     fn each(&self, score: impl Fn(&[f64]) -> f64) -> Option<Vec<f64>> {
         Some(self.w.rows().into_iter().map(|row| score(&row.to_vec())).collect())
@@ -77,9 +79,7 @@ pub(super) static DECOYS: &[Decoy] = &[
         let reversed: Vec<f64> = m.scores.iter().rev().copied().collect();
         Some(kept(&reversed, Keep::Features(m.right().len())).iter().rev().map(last).collect())
     }),
-    select(Some(Feature::KeepFraction), "one too many", |m| {
-        Some(kept(m.scores, Keep::Features(m.right().len() + 1)))
-    }),
+    select(Some(Feature::KeepFraction), "one too many", |m| Some(kept(m.scores, Keep::Features(m.right().len() + 1)))),
     select(Some(Feature::KeepFraction), "none, where it is less than one", |m| match m.keep {
         Keep::Fraction(share) if share * (m.scores.len() as f64) < 1.0 => Some(Vec::new()),
         _ => None,

@@ -25,6 +25,8 @@ pub struct SolveMoment<'a> {
 /// Iterations that a decoy is worth.
 const EFFORT: usize = 300;
 
+// Some mistakes cannot always be made, so all of them are optional.
+#[allow(clippy::unnecessary_wraps)]
 impl SolveMoment<'_> {
     /// A good answer to another problem.
     fn of(&self, change: impl FnOnce(&mut Instance)) -> Option<Start> {

@@ -3,7 +3,7 @@
 use super::AGAIN;
 use crate::grouplasso::generate::is_homogeneous;
 use crate::grouplasso::hearing::{Ended, Hearing};
-use crate::grouplasso::judge::{Kind, Violation, judge_prox, prox_limits};
+use crate::grouplasso::judge::{Kind, Violation, judge_prox, prox_limits, within};
 use crate::grouplasso::trial::{Exhibit, ReadyProx};
 use ndarray::{Array2, ArrayView2, Axis};
 use tilewright_grouplasso::{GroupLassoSpec, Groups, Weights};
@@ -115,7 +115,7 @@ fn limits(
 fn same(a: &Array2<f64>, b: &Array2<f64>, worst: &Array2<f64>, unit: f64, kind: Kind) -> Result<(), Ended> {
     for ((at, a), b) in a.indexed_iter().zip(b) {
         let limit = 2.0 * unit * worst[at];
-        if !((a - b).abs() <= limit) {
+        if !within((a - b).abs(), limit) {
             let detail = format!("{a:e} and {b:e} at {at:?}, {limit:.2e} apart at most");
             return Err(Violation::new(kind, "law", detail).into());
         }

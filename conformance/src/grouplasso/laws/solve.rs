@@ -1,11 +1,11 @@
 //! Solutions.
 
 use super::AGAIN;
-use crate::grouplasso::case::Task;
-use crate::grouplasso::generate::is_homogeneous;
+use crate::grouplasso::case::{Design, Task};
+use crate::grouplasso::generate::{far_start, is_homogeneous};
 use crate::grouplasso::hearing::{Ended, Extra, Hearing};
 use crate::grouplasso::judge::{Kind, Trial, Violation};
-use crate::grouplasso::subject::{Answer, Feature, Instance};
+use crate::grouplasso::subject::{Answer, Feature, Instance, Watched};
 use crate::grouplasso::trial::{Exhibit, ReadySolve};
 use crate::grouplasso::warped::{Warped, doubled, haunted, permuted, recentred, scaled};
 use tilewright_grouplasso::certificate::certify;
@@ -23,7 +23,7 @@ pub(crate) fn examine(hearing: &mut Hearing<'_>, ready: &ReadySolve) -> Result<(
             let (answer, certificate) = once(hearing, ready, &trial, Extra::default(), "answer")?;
             again(hearing, ready, &answer)?;
             let size = ready.case.samples * ready.case.features * ready.case.outputs;
-            if size <= LARGEST && !trial.may_give_up {
+            if size <= LARGEST && trial.excuses.is_empty() {
                 Laws { ready, problem: &problem, certificate }.all(hearing)?;
             }
             Ok(())
@@ -31,6 +31,9 @@ pub(crate) fn examine(hearing: &mut Hearing<'_>, ready: &ReadySolve) -> Result<(
         Task::Warm => warm(hearing, ready, &trial),
         Task::Path(_) => follow(hearing, ready, &trial),
         Task::Interrupt(after) => interrupt(hearing, ready, &trial, after),
+        Task::Far => far(hearing, ready, &trial),
+        Task::Limit(iterations) => limit(hearing, ready, &trial, iterations),
+        Task::Cut(after) => cut(hearing, ready, &trial, after),
     }
 }
 
@@ -56,7 +59,7 @@ fn judged(hearing: &mut Hearing<'_>, trial: &Trial<'_>, answer: &Answer, place: 
     let judged = trial.judge(answer, place);
     let certificate = hearing.keep(judged, || Exhibit::Solution(answer.start()))?;
     let gave_up = !matches!(answer.stopped, Some(Stopped::Reached) | None);
-    if !gave_up {
+    if !gave_up && trial.excuses.is_empty() {
         hearing.gap = hearing.gap.max(certificate.relative_gap() / trial.gap);
     }
     let claim = &answer.claim;
@@ -95,9 +98,8 @@ fn again(hearing: &mut Hearing<'_>, ready: &ReadySolve, answer: &Answer) -> Resu
 }
 
 fn same_bits(a: &Answer, b: &Answer) -> bool {
-    let bits = |answer: &Answer| -> Vec<u64> {
-        answer.w.values().iter().chain(&answer.b).map(|x| x.to_bits()).collect()
-    };
+    let bits =
+        |answer: &Answer| -> Vec<u64> { answer.w.values().iter().chain(&answer.b).map(|x| x.to_bits()).collect() };
     a.w.indices() == b.w.indices() && bits(a) == bits(b)
 }
 
@@ -130,21 +132,97 @@ fn follow(hearing: &mut Hearing<'_>, ready: &ReadySolve, trial: &Trial<'_>) -> R
     let lambdas = &ready.lambdas;
     let extra = Extra { lambdas: Some(lambdas), ..Extra::default() };
     let answers = hearing.solve_all(&ready.instance, ready.case.gap, extra, "path")?;
-    for (point, (answer, lambda)) in answers.iter().zip(lambdas).enumerate() {
-        let mut instance = ready.instance.clone();
-        instance.spec.lambda = *lambda;
-        let problem = sound(instance.problem())?;
-        let last = point + 1 == lambdas.len();
-        let trial = Trial { problem: &problem, oracle: trial.oracle.filter(|_| last), ..*trial };
-        judged(hearing, &trial, answer, &format!("point {point}"))?;
+    (0..answers.len()).try_for_each(|point| judge_point(hearing, ready, trial, point, &answers[point]))
+}
+
+fn judge_point(
+    hearing: &mut Hearing<'_>,
+    ready: &ReadySolve,
+    trial: &Trial<'_>,
+    point: usize,
+    answer: &Answer,
+) -> Result<(), Ended> {
+    let mut instance = ready.instance.clone();
+    instance.spec.lambda = ready.lambdas[point];
+    let problem = sound(instance.problem())?;
+    let last = point + 1 == ready.lambdas.len();
+    let trial = Trial { problem: &problem, oracle: trial.oracle.filter(|_| last), ..*trial };
+    judged(hearing, &trial, answer, &format!("point {point}")).map(drop)
+}
+
+/// A path that is interrupted ends there: with the answers that were finished, and the one that was not.
+fn cut(hearing: &mut Hearing<'_>, ready: &ReadySolve, trial: &Trial<'_>, after: usize) -> Result<(), Ended> {
+    let extra = Extra { lambdas: Some(&ready.lambdas), interrupt: Some(after), ..Extra::default() };
+    let answers = hearing.solve_all(&ready.instance, ready.case.gap, extra, "path")?;
+    let last = answers.len() - 1;
+    for (point, answer) in answers.iter().enumerate() {
+        let excuses: &[Stopped] = if point == last { &[Stopped::Interrupted] } else { &[] };
+        judge_point(hearing, ready, &Trial { excuses, ..*trial }, point, answer)?;
+    }
+    let unfinished = answers[last].stopped == Some(Stopped::Interrupted);
+    let wrong = |detail: String| Err(Violation::new(Kind::Resumption, "path", detail).into());
+    if answers.len() < ready.lambdas.len() && !unfinished {
+        return wrong(format!("{} answers of {}, and none is unfinished", answers.len(), ready.lambdas.len()));
+    }
+    match answers[last].watched {
+        Some(Watched { last: progress, interrupted: true }) if progress.point != last => {
+            wrong(format!("interrupted at point {}, and the last answer is point {last}", progress.point))
+        }
+        Some(Watched { interrupted: true, .. }) if !unfinished && answers.len() < ready.lambdas.len() => {
+            wrong("interrupted, and not said so".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// From coefficients that have nothing to do with the problem.
+fn far(hearing: &mut Hearing<'_>, ready: &ReadySolve, trial: &Trial<'_>) -> Result<(), Ended> {
+    let layout = trial.problem.layout();
+    let start = far_start(&ready.instance, layout.rows(), |row| layout.feature(row), ready.case.seed);
+    once(hearing, ready, trial, Extra { start: Some(&start), ..Extra::default() }, "answer").map(drop)
+}
+
+/// Few iterations: from nothing, from a good start, and from one whose intercept is off.
+fn limit(hearing: &mut Hearing<'_>, ready: &ReadySolve, trial: &Trial<'_>, most: usize) -> Result<(), Ended> {
+    let limited = |hearing: &mut Hearing<'_>, start: Option<&Start>, place: &str| {
+        let extra = Extra { limit: Some(most), start, ..Extra::default() };
+        let (answer, certificate) = once(hearing, ready, trial, extra, place)?;
+        match answer.iterations {
+            Some(made) if made > most => {
+                let detail = format!("{made} iterations, {most} allowed");
+                Err(Ended::from(Violation::new(Kind::Limit, place, detail)))
+            }
+            _ => Ok(certificate),
+        }
+    };
+    limited(hearing, None, "answer")?;
+    if !hearing.can(Feature::WarmStart) {
+        return Ok(());
+    }
+    let mut easier = ready.instance.clone();
+    easier.spec.lambda *= 1.25;
+    let mut start = hearing.solve(&easier, ready.case.gap, Extra::default(), "a larger λ")?.start();
+    let before = sound(certify(trial.problem, &start.w, &start.b))?;
+    let after = limited(hearing, Some(&start), "from a good start")?;
+    no_worse(&before, &after, Kind::WarmStart)?;
+    if ready.instance.spec.intercept {
+        start.b.iter_mut().for_each(|b| *b += 0.125);
+        limited(hearing, Some(&start), "from another intercept")?;
     }
     Ok(())
 }
 
 fn interrupt(hearing: &mut Hearing<'_>, ready: &ReadySolve, trial: &Trial<'_>, after: usize) -> Result<(), Ended> {
     let extra = Extra { interrupt: Some(after), ..Extra::default() };
-    let unfinished = Trial { may_be_interrupted: true, ..*trial };
+    let unfinished = Trial { excuses: &[Stopped::Interrupted], ..*trial };
     let (answer, before) = once(hearing, ready, &unfinished, extra, "interrupted")?;
+    if let Some(Watched { last, interrupted: true }) = answer.watched {
+        let (seen, got) = (last.relative_gap, before.relative_gap());
+        if got > 1.001 * seen + 1e-10 {
+            let detail = format!("a relative gap of {seen:.3e} was reported, the answer has {got:.3e}");
+            return Err(Violation::new(Kind::Resumption, "interrupted", detail).into());
+        }
+    }
     let start = answer.start();
     let extra = Extra { start: Some(&start), ..Extra::default() };
     let (_, after) = once(hearing, ready, trial, extra, "resumed")?;
@@ -162,13 +240,17 @@ impl Laws<'_> {
     fn all(&self, hearing: &mut Hearing<'_>) -> Result<(), Ended> {
         let (instance, seed) = (&self.ready.instance, self.ready.case.seed);
         self.same(hearing, &permuted(instance, hearing.can(Feature::Lists), seed), Kind::Permutation)?;
-        if let Some(scaled) = scaled(instance).filter(|_| is_homogeneous(instance.spec.penalty) || instance.spec.standardise.scale) {
+        if let Some(scaled) =
+            scaled(instance).filter(|_| is_homogeneous(instance.spec.penalty) || instance.spec.standardise.scale)
+        {
             self.same(hearing, &scaled, Kind::Scaling)?;
         }
         if hearing.can(Feature::SampleWeights) {
             self.same(hearing, &haunted(instance, seed), Kind::AbsentSamples)?;
         }
-        if instance.spec.intercept && hearing.can(Feature::Centre) {
+        // So far from zero that without centring nothing can be told from rounding.
+        let remote = self.ready.case.design == Design::Remote;
+        if instance.spec.intercept && hearing.can(Feature::Centre) && !remote {
             let columns = self.columns();
             let warped = recentred(instance, &columns.mean, &columns.scale, self.problem.layout());
             self.same(hearing, &warped, Kind::Centring)?;
@@ -194,8 +276,8 @@ impl Laws<'_> {
 
     /// What an answer to a problem is worth, by its own certificate or by a bound of the minimum that is known.
     fn worth(&self, problem: &Problem<'_, f64>, start: &Start, dual: Option<f64>, kind: Kind) -> Result<(), Ended> {
-        let found = certify(problem, &start.w, &start.b)
-            .map_err(|error| Violation::new(kind, "law", error.to_string()))?;
+        let found =
+            certify(problem, &start.w, &start.b).map_err(|error| Violation::new(kind, "law", error.to_string()))?;
         let unit = if found.null > 0.0 { found.null } else { 1.0 };
         let best = dual.map_or(found.dual, |dual| dual.max(found.dual));
         let (gap, limit) = ((found.objective - best) / unit, 2.0 * self.ready.case.gap + 1e-10);

@@ -177,12 +177,7 @@ impl Reader {
     }
 
     /// Numbers as a matrix.
-    pub(super) fn matrix(
-        &self,
-        name: &str,
-        shape: (usize, usize),
-        values: Vec<f64>,
-    ) -> Result<Array2<f64>, FileError> {
+    pub(super) fn matrix(&self, name: &str, shape: (usize, usize), values: Vec<f64>) -> Result<Array2<f64>, FileError> {
         Array2::from_shape_vec(shape, values).map_err(|error| self.wrong(name, error.to_string()))
     }
 

@@ -145,7 +145,9 @@ impl FileMatrix {
             Orientation::FeaturesFirst => false,
             Orientation::Samples(samples) if shape.first() == Some(&samples) => true,
             Orientation::Samples(samples) if shape.len() > 1 && shape.last() == Some(&samples) => false,
-            Orientation::Samples(samples) => return Err(wrong(format!("shape {shape:?}: no axis of {samples} samples"))),
+            Orientation::Samples(samples) => {
+                return Err(wrong(format!("shape {shape:?}: no axis of {samples} samples")));
+            }
         };
         let samples = if samples_first { shape.first() } else { shape.last() };
         let samples = *samples.ok_or_else(|| wrong("a single number has no samples".into()))?;

@@ -110,9 +110,14 @@ impl<'a> Reader<'a> {
         &self.text[self.at..]
     }
 
+    /// Passes over what is blank.
+    fn blank(&mut self) {
+        self.at += self.rest().len() - self.rest().trim_start().len();
+    }
+
     /// Passes over `c`, if that is next.
     fn skip(&mut self, c: char) -> bool {
-        self.at += self.rest().len() - self.rest().trim_start().len();
+        self.blank();
         let is_next = self.rest().starts_with(c);
         self.at += if is_next { c.len_utf8() } else { 0 };
         is_next
@@ -134,7 +139,7 @@ impl<'a> Reader<'a> {
     }
 
     fn word(&mut self) -> &'a str {
-        self.skip(' ');
+        self.blank();
         let rest = self.rest();
         let word = &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len())];
         self.at += word.len();
@@ -166,6 +171,7 @@ impl<'a> Reader<'a> {
 
     /// Byte order and type: `<f2`, `>f4`, `=f8`.
     fn number_format(&mut self) -> Result<(NumberFormat, bool), Problem> {
+        self.blank();
         let at = self.at;
         if self.skip('[') {
             return Err((at, "records, expected floating-point numbers".into()));

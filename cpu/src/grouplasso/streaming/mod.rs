@@ -31,8 +31,8 @@ use tilewright_grouplasso::certificate::Certificate;
 use tilewright_grouplasso::losses::Null;
 use tilewright_grouplasso::problem::check_start;
 use tilewright_grouplasso::{
-    Columns, Data, Element, GroupLassoError, GroupLassoSolver, GroupLassoSpec, Groups, Layout, Progress, Response, Solution,
-    SparseRows, Start, Stopped, Stopping, Targets,
+    Columns, Data, Element, GroupLassoError, GroupLassoSolver, GroupLassoSpec, Groups, Layout, Progress, Response,
+    Solution, SparseRows, Start, Stopped, Stopping, Targets,
 };
 use working_set::WorkingSet;
 
@@ -43,7 +43,7 @@ const PATIENCE: usize = 8;
 const INNER_SHARE: f64 = 0.3;
 
 /// And while the gap is large, for this share of it.
-const INNER_FIRST: f64 = 0.05;
+const INNER_FIRST: f64 = 0.01;
 
 /// What [`StreamingGroupLasso`] tells whoever watches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +66,7 @@ pub enum Event {
     Inner(Progress),
 }
 
-/// A problem whose features come from a [`FeatureSource`]; see [`Data`](tilewright_grouplasso::Data).
+/// A problem whose features come from a [`FeatureSource`]; see [`Data`].
 #[derive(Clone, Copy)]
 pub struct Streamed<'a> {
     /// The features.
@@ -227,7 +227,9 @@ impl Setup {
     fn new<T: Element>(spec: &GroupLassoSpec, problem: &Streamed<'_>, memory: Memory) -> Result<Self, GroupLassoError> {
         let (samples, features) = (problem.x.samples(), problem.x.features());
         if !matches!(spec.groups, Groups::Rows | Groups::Sizes(_)) {
-            return Err(GroupLassoError::Unsupported { what: "streaming groups that are neither rows nor consecutive" });
+            return Err(GroupLassoError::Unsupported {
+                what: "streaming groups that are neither rows nor consecutive",
+            });
         }
         spec.validate(features)?;
         let layout = Layout::new(&spec.groups, features)?;
@@ -289,8 +291,8 @@ impl<'a, 'p, S: GroupLassoSolver<T>, T: Element> Run<'a, 'p, S, T> {
         let (mut best, mut since_best, mut passes) = (None::<PathPoint>, 0, 0);
         self.sweep.forget_proofs();
         if let Some(previous) = self.previous.replace(spec.lambda) {
-            // The sequential strong rule.
-            let strong = (2.0 * spec.lambda - previous).max(0.0) / previous.max(f64::MIN_POSITIVE);
+            // The sequential strong rule: `‖u‖ ≥ 2λ − λ₀`, as a share of λ.
+            let strong = (2.0 * spec.lambda - previous).max(0.0) / spec.lambda.max(f64::MIN_POSITIVE);
             let gap = INNER_SHARE * stopping.gap;
             if self.minimise(spec, strong, gap, point, watch)?.is_break() {
                 return Ok(self.ended(best, Stopped::Interrupted, passes));
@@ -308,11 +310,12 @@ impl<'a, 'p, S: GroupLassoSolver<T>, T: Element> Run<'a, 'p, S, T> {
             }
             let relative_gap = certificate.relative_gap();
             let progress = Progress { point, iterations: passes, relative_gap, active: certificate.active };
-            if watch(&Event::Pass(progress)).is_break() && relative_gap > stopping.gap {
-                return Ok(self.ended(best, Stopped::Interrupted, passes));
-            }
+            let watched = watch(&Event::Pass(progress));
             if relative_gap <= stopping.gap && everything {
                 return Ok(self.ended(best, Stopped::Reached, passes));
+            }
+            if watched.is_break() {
+                return Ok(self.ended(best, Stopped::Interrupted, passes));
             }
             if passes >= stopping.iterations {
                 return Ok(self.ended(best, Stopped::Iterations, passes));
@@ -381,10 +384,15 @@ impl<'a, 'p, S: GroupLassoSolver<T>, T: Element> Run<'a, 'p, S, T> {
         let data = Data { x: set.matrix(&x)?, targets, sample_weights: self.problem.sample_weights };
         let start = set.start(&self.w, &self.b);
         let stopping = Stopping { gap, ..Stopping::default() };
-        let mut watch = |progress: &Progress| watch(&Event::Inner(Progress { point, ..*progress }));
+        // A solver that has just finished has no need to stop, but what it was told holds for the rest of the work.
+        let mut outcome = ControlFlow::Continue(());
+        let mut watch = |progress: &Progress| {
+            outcome = watch(&Event::Inner(Progress { point, ..*progress }));
+            outcome
+        };
         let inner = self.inner.solve(&set.spec(spec), &data, &stopping, Some(&start), &mut watch)?;
         (self.w, self.b) = (set.spread(&inner.w)?, inner.b);
-        Ok(if inner.stopped == Stopped::Interrupted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(outcome)
     }
 }
 

@@ -1,15 +1,13 @@
 //! The groups that a solver in memory works on.
 
-use super::pass::Sweep;
 use super::Setup;
+use super::pass::Sweep;
 use crate::grouplasso::source::FeatureSource;
 use ndarray::{ArrayView2, Axis};
-use tilewright_grouplasso::{
-    Element, GroupLassoError, GroupLassoSpec, Groups, SparseRows, Start, Weights,
-};
+use tilewright_grouplasso::{Element, GroupLassoError, GroupLassoSpec, Groups, SparseRows, Start, Weights};
 
 /// Groups of the first working set, as a multiple of the samples, and at least.
-const FIRST: (usize, usize) = (1, 256);
+const FIRST: (usize, usize) = (2, 256);
 
 /// A set of groups, as a problem of its own.
 pub(super) struct WorkingSet<'s> {
@@ -66,7 +64,8 @@ impl<'s> WorkingSet<'s> {
             let more = layout.size(group as usize);
             if features + more > room {
                 if added == 0 && violating > 0 {
-                    return Err(out_of_memory(setup, features + more));
+                    // How many more there will be nobody knows: twice as many is a guess.
+                    return Err(out_of_memory(setup, 2 * (features + more)));
                 }
                 break;
             }
