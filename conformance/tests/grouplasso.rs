@@ -143,7 +143,8 @@ impl<T: Element> GroupLassoSolver<T> for Rogue {
                 Ok(Solution { stopped, ..blank })
             }
             Crime::WorseThanNothing => {
-                let solution = altered(spec, &data, solution, |w, _| w.fill(100.0))?;
+                // Not the same for all classes: that would be nothing.
+                let solution = altered(spec, &data, solution, |w, _| w.column_mut(0).fill(100.0))?;
                 Ok(Solution { stopped: Stopped::Stalled, ..solution })
             }
             Crime::OtherBitsEachCall if call > 1 => {

@@ -104,7 +104,10 @@ fn scribble<T>(address: *const T, bytes: &[u8]) {
 #[cfg(not(target_os = "linux"))]
 fn scribble<T>(_: *const T, _: &[u8]) {}
 
-impl<T: Element> AttentionForward<T> for Rogue {
+impl<T: Element> AttentionForward<T> for Rogue
+where
+    CpuAttention: AttentionForward<T>,
+{
     fn forward(&self, spec: &AttentionSpec, inputs: &Inputs<'_, T>, out: Outputs<'_, T>) -> Result<(), AttentionError> {
         self.misbehave()?;
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
@@ -146,7 +149,10 @@ impl<T: Element> AttentionForward<T> for Rogue {
     }
 }
 
-impl<T: Element> AttentionBackward<T> for Rogue {
+impl<T: Element> AttentionBackward<T> for Rogue
+where
+    CpuAttention: AttentionForward<T> + AttentionBackward<T>,
+{
     fn backward(
         &self,
         spec: &AttentionSpec,

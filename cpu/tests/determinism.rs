@@ -13,7 +13,10 @@ use tilewright_attention::{Queries, bf16, reference};
 use tilewright_cpu::{CpuAttention, SplitKv};
 use tilewright_scalar::Element;
 
-fn same_bits_on_any_pool<T: Element>(case: &Case) -> Result<(), TestCaseError> {
+fn same_bits_on_any_pool<T: Element>(case: &Case) -> Result<(), TestCaseError>
+where
+    CpuAttention: AttentionForward<T> + AttentionBackward<T>,
+{
     let (tensors, method) = (case.tensors::<T>(), case.method());
     let alone = tensors.run_on(1, &method).bits();
     for threads in [2, 3, 8] {
@@ -23,7 +26,10 @@ fn same_bits_on_any_pool<T: Element>(case: &Case) -> Result<(), TestCaseError> {
 }
 
 /// Runs on awkward copies of every tensor and returns the bits, after checking that no gap was written to.
-fn bits_when_strided<T: Element>(case: &Case) -> Vec<u64> {
+fn bits_when_strided<T: Element>(case: &Case) -> Vec<u64>
+where
+    CpuAttention: AttentionForward<T> + AttentionBackward<T>,
+{
     let (tensors, method) = (case.tensors::<T>(), case.method());
     let strided = |tensor: &Array4<T>, salt| Strided::of(tensor.view(), case.seed ^ salt);
     let (q, k, v) = (strided(&tensors.q, 1), strided(&tensors.k, 2), strided(&tensors.v, 3));

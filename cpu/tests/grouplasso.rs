@@ -70,7 +70,10 @@ fn go_on(_: &Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn solve<T: Element>(spec: &GroupLassoSpec, data: &Data<'_, T>, gap: f64) -> Solution {
+fn solve<T: Element>(spec: &GroupLassoSpec, data: &Data<'_, T>, gap: f64) -> Solution
+where
+    CpuGroupLasso: GroupLassoSolver<T>,
+{
     CpuGroupLasso.solve(spec, data, &Stopping { gap, iterations: 1000 }, None, &mut go_on).unwrap()
 }
 
@@ -291,7 +294,10 @@ fn bits(answer: &Solution) -> (Vec<usize>, Vec<u64>, Vec<u64>, usize) {
 }
 
 /// Whether the answer for rounded features is certified as that problem's.
-fn is_good_in<T: Element>(case: &Case) -> bool {
+fn is_good_in<T: Element>(case: &Case) -> bool
+where
+    CpuGroupLasso: GroupLassoSolver<T>,
+{
     let x = case.x.map(|x| T::from_f64(*x));
     let data = case.data_of(x.view());
     let answer = solve(&case.spec, &data, 1e-6);

@@ -5,11 +5,14 @@ mod common;
 
 use common::{Case, cases, config};
 use proptest::prelude::*;
-use tilewright_attention::{bf16, f16};
+use tilewright_attention::{AttentionBackward, AttentionForward, bf16, f16};
 use tilewright_cpu::{CpuAttention, StandardAttention};
 use tilewright_scalar::{DoubleDouble, Element, Real};
 
-fn conforms<T: Element, A: Real>(case: &Case) -> Result<(), TestCaseError> {
+fn conforms<T: Element, A: Real>(case: &Case) -> Result<(), TestCaseError>
+where
+    CpuAttention: AttentionForward<T> + AttentionBackward<T>,
+{
     let (tensors, method) = (case.tensors::<T>(), case.method());
     tensors.judge::<A>(&tensors.run(&method), &method.contract(T::FORMAT))
 }

@@ -23,7 +23,7 @@ pub use standard::StandardAttention;
 use tilewright_attention::{
     AttentionBackward, AttentionError, AttentionForward, AttentionSpec, Contract, Gradients, Inputs, Outputs, Saved,
 };
-use tilewright_scalar::{Element, Format};
+use tilewright_scalar::{Format, bf16, f16};
 
 /// Whether the keys of one query tile are split among tasks whose results are merged by log-sum-exp. Splits lie at
 /// absolute multiples of their length and are merged in ascending order, so the result is a function of the problem.
@@ -42,7 +42,7 @@ pub enum SplitKv {
 /// FlashAttention-2 on rayon: exact attention by tiles, with O(N) memory besides inputs and outputs.
 ///
 /// All features of [`AttentionSpec`], for `f64`, `f32`, `f16` and `bf16` with arithmetic in
-/// [`Element::Accum`]. Results are bitwise the same for any number of threads and any strides of the views.
+/// [`Element::Accum`](tilewright_scalar::Element::Accum). Results are bitwise the same for any number of threads and any strides of the views.
 ///
 /// ```
 /// use ndarray::{Array3, Array4};
@@ -130,29 +130,42 @@ fn with_splits(tile: usize, split: usize) -> usize {
     (tile * split / (split + 2 * tile)).max(1)
 }
 
-impl<T: Element> AttentionForward<T> for CpuAttention {
-    fn forward(&self, spec: &AttentionSpec, inputs: &Inputs<'_, T>, out: Outputs<'_, T>) -> Result<(), AttentionError> {
-        self.check()?;
-        inputs.check(spec)?;
-        out.check(spec)?;
-        forward::run(self, spec, inputs, out);
-        Ok(())
-    }
+/// Implements what is written for all storage formats for each of them, here: a generic implementation would be compiled anew in
+/// every crate that calls it.
+macro_rules! attend_in {
+    ($($format:ty),+) => {$(
+        impl AttentionForward<$format> for CpuAttention {
+            fn forward(
+                &self,
+                spec: &AttentionSpec,
+                inputs: &Inputs<'_, $format>,
+                out: Outputs<'_, $format>,
+            ) -> Result<(), AttentionError> {
+                self.check()?;
+                inputs.check(spec)?;
+                out.check(spec)?;
+                forward::run(self, spec, inputs, out);
+                Ok(())
+            }
+        }
+
+        impl AttentionBackward<$format> for CpuAttention {
+            fn backward(
+                &self,
+                spec: &AttentionSpec,
+                inputs: &Inputs<'_, $format>,
+                saved: &Saved<'_, $format>,
+                gradients: Gradients<'_, $format>,
+            ) -> Result<(), AttentionError> {
+                self.check()?;
+                inputs.check(spec)?;
+                saved.check(spec)?;
+                gradients.check(spec, inputs)?;
+                backward::run(self, spec, inputs, saved, gradients);
+                Ok(())
+            }
+        }
+    )+};
 }
 
-impl<T: Element> AttentionBackward<T> for CpuAttention {
-    fn backward(
-        &self,
-        spec: &AttentionSpec,
-        inputs: &Inputs<'_, T>,
-        saved: &Saved<'_, T>,
-        gradients: Gradients<'_, T>,
-    ) -> Result<(), AttentionError> {
-        self.check()?;
-        inputs.check(spec)?;
-        saved.check(spec)?;
-        gradients.check(spec, inputs)?;
-        backward::run(self, spec, inputs, saved, gradients);
-        Ok(())
-    }
-}
+attend_in!(f64, f32, f16, bf16);

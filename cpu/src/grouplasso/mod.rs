@@ -61,7 +61,7 @@ use tilewright_grouplasso::{
     Data, GroupLassoError, GroupLassoSolver, GroupLassoSpec, Keep, Progress, Prox, Selection, Solution, Start, Stopped,
     Stopping, prox, select,
 };
-use tilewright_scalar::{Element, Real};
+use tilewright_scalar::{Element, Real, bf16, f16};
 
 /// Rows whose scores are computed at a time.
 const SCORES: usize = 1024;
@@ -99,45 +99,63 @@ impl CpuGroupLasso {
     }
 }
 
-impl<T: Element> GroupLassoSolver<T> for CpuGroupLasso {
-    fn solve(
-        &self,
-        spec: &GroupLassoSpec,
-        data: &Data<'_, T>,
-        stopping: &Stopping,
-        start: Option<&Start>,
-        watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
-    ) -> Result<Solution, GroupLassoError> {
-        stopping.validate()?;
-        Ok(Solver::new(spec, data, start)?.solve(spec.lambda, None, stopping, watch))
-    }
+/// Implements what is written for all storage formats for each of them, here: a generic implementation would be compiled anew in
+/// every crate that calls it.
+macro_rules! solve_in {
+    ($($format:ty),+) => {$(
+        impl GroupLassoSolver<$format> for CpuGroupLasso {
+            fn solve(
+                &self,
+                spec: &GroupLassoSpec,
+                data: &Data<'_, $format>,
+                stopping: &Stopping,
+                start: Option<&Start>,
+                watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+            ) -> Result<Solution, GroupLassoError> {
+                stopping.validate()?;
+                Ok(Solver::new(spec, data, start)?.solve(spec.lambda, None, stopping, watch))
+            }
 
-    fn solve_path(
-        &self,
-        spec: &GroupLassoSpec,
-        data: &Data<'_, T>,
-        lambdas: &[f64],
-        stopping: &Stopping,
-        watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<Solution>, GroupLassoError> {
-        stopping.validate()?;
-        for lambda in lambdas {
-            GroupLassoSpec { lambda: *lambda, ..spec.clone() }.validate(data.x.ncols())?;
-        }
-        let mut path: Vec<Solution> = Vec::with_capacity(lambdas.len());
-        let mut solver = Solver::new(&GroupLassoSpec { lambda: 0.0, ..spec.clone() }, data, None)?;
-        for (point, &lambda) in lambdas.iter().enumerate() {
-            let previous = point.checked_sub(1).map(|previous| lambdas[previous]);
-            let mut watch = |progress: &Progress| watch(&Progress { point, ..*progress });
-            let answer = solver.solve(lambda, previous, stopping, &mut watch);
-            let interrupted = answer.stopped == Stopped::Interrupted;
-            path.push(answer);
-            if interrupted {
-                break;
+            fn solve_path(
+                &self,
+                spec: &GroupLassoSpec,
+                data: &Data<'_, $format>,
+                lambdas: &[f64],
+                stopping: &Stopping,
+                watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+            ) -> Result<Vec<Solution>, GroupLassoError> {
+                path(spec, data, lambdas, stopping, watch)
             }
         }
-        Ok(path)
+    )+};
+}
+
+solve_in!(f64, f32, f16, bf16);
+
+fn path<T: Element>(
+    spec: &GroupLassoSpec,
+    data: &Data<'_, T>,
+    lambdas: &[f64],
+    stopping: &Stopping,
+    watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<Vec<Solution>, GroupLassoError> {
+    stopping.validate()?;
+    for lambda in lambdas {
+        GroupLassoSpec { lambda: *lambda, ..spec.clone() }.validate(data.x.ncols())?;
     }
+    let mut path: Vec<Solution> = Vec::with_capacity(lambdas.len());
+    let mut solver = Solver::new(&GroupLassoSpec { lambda: 0.0, ..spec.clone() }, data, None)?;
+    for (point, &lambda) in lambdas.iter().enumerate() {
+        let previous = point.checked_sub(1).map(|previous| lambdas[previous]);
+        let mut watch = |progress: &Progress| watch(&Progress { point, ..*progress });
+        let answer = solver.solve(lambda, previous, stopping, &mut watch);
+        let interrupted = answer.stopped == Stopped::Interrupted;
+        path.push(answer);
+        if interrupted {
+            break;
+        }
+    }
+    Ok(path)
 }
 
 impl<T: Element> Prox<T> for CpuGroupLasso {
