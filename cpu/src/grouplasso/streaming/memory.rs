@@ -5,8 +5,8 @@ use tilewright_grouplasso::{GroupLassoError, Layout};
 /// What a solver may allocate.
 ///
 /// It covers blocks of features, working sets and the inner solver on them, and what there is of each sample and feature. The
-/// features and targets of the caller, the program and the threads' stacks are not counted; nor are the answers of a path, which
-/// are the caller's.
+/// features and targets of the caller, the program, the threads' stacks and the half megabyte that each thread keeps for matrix
+/// products are not counted; nor are the answers of a path, which are the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Bytes at most.
@@ -30,13 +30,17 @@ const PER_FEATURE: u64 = 16;
 /// Bytes for each group: excess, size and proof, its place in a ranking, and ends of groups and their copies.
 const PER_GROUP: u64 = 48;
 
-/// Bytes for each number of a working set besides the number itself: the inner solver keeps some of them, standardised, in
-/// `f64` and in `f32`.
-const INNER: u64 = 16;
+/// Bytes for each number of a working set besides the number itself: the inner solver keeps it standardised, copies what is in
+/// the support, and has a weighted copy of that; all in `f64` when single precision gets it no further.
+const INNER: u64 = 24;
 
 /// Bytes for each pair of features of a working set, as far as there are not more features than samples: an inner solver's
-/// matrices of second derivatives, and their factors.
-const PAIRS: u64 = 16;
+/// matrix of second derivatives, that of the groups' directions, and what the latter is made of, in `f64`.
+const PAIRS: u64 = 24;
+
+/// With more features than so many a sample the inner solver may keep the images of the groups' directions instead, of no more
+/// groups than the root of so many times the features.
+const IMAGES: (u64, u64) = (2, 60);
 
 /// Features of the least working set worth beginning with.
 const LEAST: u64 = 16;
@@ -115,6 +119,12 @@ impl Plan {
         let coefficients = features.saturating_mul(self.outputs.saturating_mul(64));
         let square = features.min(self.samples);
         let pairs = square.saturating_mul(square).saturating_mul(PAIRS);
-        self.base.saturating_add(columns).saturating_add(coefficients).saturating_add(pairs)
+        let directions = if features > IMAGES.0.saturating_mul(self.samples) {
+            IMAGES.1.saturating_mul(features).isqrt()
+        } else {
+            0
+        };
+        let images = directions.saturating_mul(16).saturating_mul(self.samples.saturating_mul(self.outputs));
+        self.base.saturating_add(columns).saturating_add(coefficients).saturating_add(pairs).saturating_add(images)
     }
 }
