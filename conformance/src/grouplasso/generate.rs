@@ -265,7 +265,6 @@ fn base(case: &SolveCase) -> Array2<f64> {
                 Design::ZeroColumns if j % 3 == 2 => 0.0,
                 Design::ConstantColumns if j % 3 == 2 => 3.7,
                 Design::Offset => x[[i, j]] + 20.0 * (1 + j % 3) as f64,
-                Design::Remote => x[[i, j]] + power_of_two(20 + (j % 3) as i32),
                 Design::Integer => f64::from(source.words(i, j)[0] % 7) - 3.0,
                 _ => x[[i, j]],
             };
@@ -290,7 +289,9 @@ fn stored(case: &SolveCase, mut x: Array2<f64>) -> Array2<f64> {
             Design::Subnormal if j % 2 == 1 => format.min_exponent - 3,
             _ => 0,
         };
-        *x = format.round(*x * power_of_two(exponent));
+        // Not before targets are made of them: those would be all offset.
+        let offset = if case.design == Design::Remote { power_of_two(20 + (j % 3) as i32) } else { 0.0 };
+        *x = format.round(*x * power_of_two(exponent) + offset);
     }
     x
 }

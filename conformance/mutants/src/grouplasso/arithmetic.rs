@@ -102,3 +102,9 @@ fn greatest_eigenvalue(mut a: Vec<Vec<f64>>) -> f64 {
     }
     log.exp() * (1.0 + 1e-12)
 }
+
+/// The nearest number with the 24 significant bits of an f32, whatever its size.
+pub(crate) fn to_single_precision(x: f64) -> f64 {
+    const DROPPED: u64 = 29;
+    f64::from_bits((x.to_bits() + (1 << (DROPPED - 1))) & !((1 << DROPPED) - 1))
+}

@@ -1,6 +1,7 @@
 //! From a start to an answer: iterations, certificates, screening, and the reasons to stop.
 
 use crate::grouplasso::accelerated::Momentum;
+use crate::grouplasso::arithmetic::to_single_precision;
 use crate::grouplasso::certify::{Judged, Point};
 use crate::grouplasso::design::{Design, Table};
 use crate::grouplasso::kernel::Pass;
@@ -240,7 +241,7 @@ impl<'a> Run<'a> {
             self.iterate();
         }
         if self.pass.variant.rough_first && self.judged.certificate.relative_gap() > 1e-3 {
-            self.point.w.iter_mut().for_each(|w| *w = f64::from(*w as f32));
+            self.point.w.iter_mut().for_each(|w| *w = to_single_precision(*w));
         }
         if !matches!(self.pass.fault, Some(Fault::PathKeepsLogits | Fault::ExtrapolatedLogitsStale)) {
             // Updates have rounded again and again.

@@ -137,7 +137,7 @@ pub struct Variant {
     pub steps: usize,
     /// Whether columns are centred inside of the solver where an intercept makes that free.
     pub centred: bool,
-    /// Whether coefficients are rounded to f32 until the relative gap falls below 10⁻³.
+    /// Whether coefficients are rounded to the precision of f32 until the relative gap falls below 10⁻³.
     pub rough_first: bool,
     /// Whether each point of a path starts from the one before, or from zero.
     pub warm: bool,
