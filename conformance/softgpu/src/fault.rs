@@ -101,7 +101,11 @@ fn ranges(numbers: &[u32]) -> String {
         if !text.is_empty() {
             text.push(',');
         }
-        text += &if run == 1 { first.to_string() } else { format!("{first}-{}", first + run as u32 - 1) };
+        text += &first.to_string();
+        if run > 1 {
+            text.push('-');
+            text += &(first + run as u32 - 1).to_string();
+        }
         rest = &rest[run..];
     }
     text
@@ -116,6 +120,7 @@ pub(crate) struct Raised {
 }
 
 impl Raised {
+    #[allow(clippy::unnecessary_box_returns)] // every use is an error, and errors are kept small
     pub(crate) fn new(kind: FaultKind, lanes: u32, detail: String) -> Box<Self> {
         Box::new(Self { kind, lanes, detail })
     }

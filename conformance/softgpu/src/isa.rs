@@ -31,6 +31,7 @@ pub(crate) enum Round {
 }
 
 /// What modifies floating-point arithmetic.
+#[allow(clippy::struct_excessive_bools)] // they are the modifiers of the text
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Mode {
     pub(crate) round: Round,
@@ -108,16 +109,40 @@ pub(crate) enum Alu32 {
     Half(HalfFormat, Flt, Mode, bool),
     Popc,
     Clz,
-    Bfind { signed: bool, shift: bool },
-    Bfe { signed: bool },
+    Bfind {
+        signed: bool,
+        shift: bool,
+    },
+    Bfe {
+        signed: bool,
+    },
     Prmt(Permute),
-    Shf { left: bool, wrap: bool },
+    Shf {
+        left: bool,
+        wrap: bool,
+    },
     Lop3(u8),
-    Dp4a { a: bool, b: bool },
-    Dp2a { a: bool, b: bool, high: bool },
-    Mul24 { signed: bool, high: bool, add: bool },
-    Szext { signed: bool, wrap: bool },
-    Bmsk { wrap: bool },
+    Dp4a {
+        a: bool,
+        b: bool,
+    },
+    Dp2a {
+        a: bool,
+        b: bool,
+        high: bool,
+    },
+    Mul24 {
+        signed: bool,
+        high: bool,
+        add: bool,
+    },
+    Szext {
+        signed: bool,
+        wrap: bool,
+    },
+    Bmsk {
+        wrap: bool,
+    },
 }
 
 /// The selection modes of `prmt`.
@@ -313,7 +338,6 @@ pub(crate) enum MmaShape {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Mma {
-    pub(crate) shape: MmaShape,
     pub(crate) a_type: Type,
     pub(crate) b_type: Type,
     /// Of the accumulator in and out.
@@ -326,6 +350,7 @@ pub(crate) struct Mma {
 }
 
 /// Sums with the carry flag.
+#[allow(clippy::struct_excessive_bools)] // they are the modifiers of the text
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Carry {
     pub(crate) op: CarryOp,
@@ -358,7 +383,12 @@ pub(crate) enum Op {
     /// Counts in a 64-bit register.
     Popc64(R, R),
     Clz64(R, R),
-    Bfind64 { signed: bool, shift: bool, d: R, a: R },
+    Bfind64 {
+        signed: bool,
+        shift: bool,
+        d: R,
+        a: R,
+    },
     /// 16 to 32 bits.
     Wide16(bool, R, R, R),
     MadWide16(bool, R, R, R, R),
@@ -381,8 +411,20 @@ pub(crate) enum Op {
     Selp32(R, R, R, R),
     Selp64(R, R, R, R),
     /// `slct`: c in the 32-bit file, as s32 or f32.
-    Slct { float: bool, wide: bool, d: R, a: R, b: R, c: R },
-    Testp { which: Class, wide: bool, d: R, a: R },
+    Slct {
+        float: bool,
+        wide: bool,
+        d: R,
+        a: R,
+        b: R,
+        c: R,
+    },
+    Testp {
+        which: Class,
+        wide: bool,
+        d: R,
+        a: R,
+    },
     PredAnd(R, R, R),
     PredOr(R, R, R),
     PredXor(R, R, R),
@@ -395,21 +437,58 @@ pub(crate) enum Op {
     Load(Box<Access>),
     Store(Box<Access>),
     Atom(Box<Atom>),
-    Shfl { mode: Shuffle, d: R, p: Option<R>, a: R, b: R, c: R, members: R },
-    Vote { kind: Vote, d: R, p: R, negate: bool, members: R },
-    Match { all: bool, wide: bool, d: R, p: Option<R>, a: R, members: R },
+    Shfl {
+        mode: Shuffle,
+        d: R,
+        p: Option<R>,
+        a: R,
+        b: R,
+        c: R,
+        members: R,
+    },
+    Vote {
+        kind: Vote,
+        d: R,
+        p: R,
+        negate: bool,
+        members: R,
+    },
+    Match {
+        all: bool,
+        wide: bool,
+        d: R,
+        p: Option<R>,
+        a: R,
+        members: R,
+    },
     Redux(AtomOp, bool, R, R, R),
-    Elect { d: Option<R>, p: R, members: R },
+    Elect {
+        d: Option<R>,
+        p: R,
+        members: R,
+    },
     ActiveMask(R),
     SyncWarp(R),
     Bar(Box<Bar>),
     /// `true`: at least release and acquire.
     Fence,
-    CpAsync { dst: Address, src: Address, bytes: u32, src_bytes: Option<R>, ignore: Option<(R, bool)> },
+    CpAsync {
+        dst: Address,
+        src: Address,
+        bytes: u32,
+        src_bytes: Option<R>,
+        ignore: Option<(R, bool)>,
+    },
     CpCommit,
     /// How many groups may stay under way; `None`: nothing may, committed or not.
     CpWait(Option<u32>),
-    Ldmatrix { count: u32, trans: bool, regs: [R; 4], addr: Address, space: Space },
+    Ldmatrix {
+        count: u32,
+        trans: bool,
+        regs: [R; 4],
+        addr: Address,
+        space: Space,
+    },
     Movmatrix(R, R),
     Mma(Box<Mma>),
     Bra(u32),

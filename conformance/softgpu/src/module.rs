@@ -53,7 +53,8 @@ impl Module {
             kernels.insert(function.name.clone(), decode::kernel(&unit, function)?);
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let variables = unit.variables.into_iter().filter(|v| matches!(v.space, Space::Global | Space::Const)).collect();
+        let variables =
+            unit.variables.into_iter().filter(|v| matches!(v.space, Space::Global | Space::Const)).collect();
         Ok(Self(Arc::new(Inner { id, kernels, variables })))
     }
 

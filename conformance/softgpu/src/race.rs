@@ -213,9 +213,8 @@ impl Cell {
     #[inline]
     pub(crate) fn touch(&mut self, clocks: &Clocks, lane: u32, line: u32, kind: Kind) -> Option<Conflict> {
         let epoch = clocks.epoch(lane, kind.strong);
-        let clash = |previous: u64| {
-            previous != 0 && !(kind.strong && previous & STRONG != 0) && !clocks.knows(previous, lane)
-        };
+        let clash =
+            |previous: u64| previous != 0 && !(kind.strong && previous & STRONG != 0) && !clocks.knows(previous, lane);
         let conflict = |previous: u64, at: u32, write: bool| Conflict {
             warp: warp_of(previous),
             lane: Some(lane_of(previous) as u32).filter(|&l| l < 32),

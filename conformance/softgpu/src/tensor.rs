@@ -13,12 +13,18 @@ use crate::ptx::Type;
 pub(crate) fn registers(shape: MmaShape, a: Type, b: Type, c: Type) -> Option<[usize; 3]> {
     let byte = |ty| matches!(ty, Type::S8 | Type::U8);
     Some(match (shape, a, c) {
-        (MmaShape::M16N8K16, Type::F16 | Type::BF16, Type::F32) if a == b => [4, 2, 4],
+        (MmaShape::M16N8K16, Type::F16 | Type::BF16, Type::F32) | (MmaShape::M16N8K8, Type::TF32, Type::F32)
+            if a == b =>
+        {
+            [4, 2, 4]
+        }
         (MmaShape::M16N8K16, Type::F16, Type::F16) if a == b => [4, 2, 2],
-        (MmaShape::M16N8K8, Type::F16 | Type::BF16, Type::F32) if a == b => [2, 1, 4],
+        (MmaShape::M16N8K8, Type::F16 | Type::BF16, Type::F32) | (MmaShape::M16N8K4, Type::TF32, Type::F32)
+            if a == b =>
+        {
+            [2, 1, 4]
+        }
         (MmaShape::M16N8K8, Type::F16, Type::F16) if a == b => [2, 1, 2],
-        (MmaShape::M16N8K8, Type::TF32, Type::F32) if a == b => [4, 2, 4],
-        (MmaShape::M16N8K4, Type::TF32, Type::F32) if a == b => [2, 1, 4],
         (MmaShape::M8N8K4, Type::F64, Type::F64) if a == b => [1, 1, 2],
         (MmaShape::M16N8K32, _, Type::S32) if byte(a) && byte(b) => [4, 2, 4],
         (MmaShape::M16N8K16, _, Type::S32) if byte(a) && byte(b) => [2, 1, 4],

@@ -71,9 +71,13 @@ fn cases() -> Vec<Case> {
         Case { shared: 512, ..case("shared_out_of_bounds", &[OutOfBounds], copied) },
         case("uninitialized_scratch", &[Uninitialized], |i| (i < N && i % 128 < 4).then_some(32)),
         case("lost_atomic", &[Race], |i| (i == 0).then(|| (0..BLOCKS).map(input).sum())),
-        case("divergent_barrier", &[DivergentBarrier], |i| {
-            if i % 32 < 20 { pairs(i) } else { (i < N).then(|| input(i)) }
-        }),
+        case(
+            "divergent_barrier",
+            &[DivergentBarrier],
+            |i| {
+                if i % 32 < 20 { pairs(i) } else { (i < N).then(|| input(i)) }
+            },
+        ),
         case("missing_syncwarp", &[Race], pairs),
         case("deadlock", &[Deadlock], |i| (i < N).then_some(1)),
         case("missing_fence", &[Race], |i| (i == 100).then(|| (0..BLOCKS).map(input).sum())),

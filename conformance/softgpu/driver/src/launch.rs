@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use tilewright_softgpu::Launch;
 
-use crate::code::{Code, COOPERATIVE_LAUNCH_TOO_LARGE, INVALID_HANDLE, INVALID_VALUE, SUCCESS, of_fault};
+use crate::code::{COOPERATIVE_LAUNCH_TOO_LARGE, Code, INVALID_HANDLE, INVALID_VALUE, SUCCESS, of_fault};
 use crate::context::put;
 use crate::state::{State, with};
 

@@ -42,7 +42,7 @@ unsafe fn load(out: *mut *mut c_void, image: *const c_char) -> Result<Code, (Cod
 
 fn remember(text: &str) {
     with(|s| {
-        s.fault = text.to_owned();
+        text.clone_into(&mut s.fault);
         SUCCESS
     });
 }

@@ -64,7 +64,7 @@ pub(crate) fn found(x: u64, bits: u32, shift: bool) -> u32 {
     if x == 0 {
         return u32::MAX;
     }
-    let position = 63 - x.leading_zeros();
+    let position = x.ilog2();
     if shift { bits - 1 - position } else { position }
 }
 
@@ -133,7 +133,8 @@ fn permute(mode: Permute, a: u32, b: u32, selector: u32) -> u32 {
 fn lop3(table: u8, a: u32, b: u32, c: u32) -> u32 {
     let mut out = 0;
     for i in 0..8 {
-        let term = (if i & 4 == 0 { !a } else { a }) & (if i & 2 == 0 { !b } else { b }) & if i & 1 == 0 { !c } else { c };
+        let term =
+            (if i & 4 == 0 { !a } else { a }) & (if i & 2 == 0 { !b } else { b }) & if i & 1 == 0 { !c } else { c };
         let on = 0u32.wrapping_sub(u32::from(table >> i & 1));
         out |= term & on;
     }

@@ -35,7 +35,7 @@ pub(crate) fn singles(op: Flt, mode: Mode, a: &L32, b: &L32, c: &L32, out: &mut 
             Flt::Mul => return map2(a, b, out, |x, y| out32(f(x) * f(y))),
             Flt::Fma => return map3(a, b, c, out, |x, y, z| out32(f(x).mul_add(f(y), f(z)))),
             Flt::Min => return map2(a, b, out, |x, y| if smaller(f(x), f(y)) { x } else { number_of(f(x), y) }),
-            Flt::Max => return map2(a, b, out, |x, y| if smaller(f(y), f(x)) { x } else { number_of(f(x), y) }),
+            Flt::Max => return map2(a, b, out, |x, y| if larger(f(x), f(y)) { x } else { number_of(f(x), y) }),
             Flt::Div => return map2(a, b, out, |x, y| out32(f(x) / f(y))),
             Flt::Sqrt => return map1(a, out, |x| out32(f(x).sqrt())),
             Flt::Rcp => return map1(a, out, |x| out32(1.0 / f(x))),
@@ -66,6 +66,12 @@ fn smaller(x: f32, y: f32) -> bool {
     x < y || y.is_nan() && !x.is_nan() || x == y && x.is_sign_negative()
 }
 
+/// Whether `x` is the maximum: +0 is above −0.
+#[inline(always)]
+fn larger(x: f32, y: f32) -> bool {
+    x > y || y.is_nan() && !x.is_nan() || x == y && x.is_sign_positive()
+}
+
 /// `y`, unless both are NaN.
 #[inline(always)]
 fn number_of(x: f32, y: u32) -> u32 {
@@ -82,7 +88,7 @@ fn single(op: Flt, mode: Mode, a: f32, b: f32, c: f32) -> u32 {
         Flt::Fma => fused(a, b, c, mode.round),
         Flt::Min | Flt::Max if mode.nan && (a.is_nan() || b.is_nan()) => return NAN,
         Flt::Min => f(if smaller(a, b) { a.to_bits() } else { number_of(a, b.to_bits()) }),
-        Flt::Max => f(if smaller(b, a) { a.to_bits() } else { number_of(a, b.to_bits()) }),
+        Flt::Max => f(if larger(a, b) { a.to_bits() } else { number_of(a, b.to_bits()) }),
         Flt::Neg => -a,
         Flt::Abs => a.abs(),
         Flt::Div if mode.round == Round::Nearest => a / b,

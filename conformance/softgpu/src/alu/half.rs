@@ -64,7 +64,7 @@ fn number(format: HalfFormat, op: Flt, mode: Mode, a: u16, b: u16, c: u16) -> u1
         _ => f64::NAN,
     };
     let mut bits = narrow(value, layout(format), Round::Nearest) as u16;
-    if mode.sat && !(value > 0.0) || mode.relu && !is_nan(bits) && bits & SIGN != 0 {
+    if mode.sat && (value <= 0.0 || value.is_nan()) || mode.relu && !is_nan(bits) && bits & SIGN != 0 {
         bits = 0;
     }
     if mode.sat && value > 1.0 {

@@ -15,9 +15,9 @@ macro_rules! family {
                 Int::Add => map2(a, b, out, |x, y| up((x as $t).wrapping_add(y as $t))),
                 Int::Sub => map2(a, b, out, |x, y| up((x as $t).wrapping_sub(y as $t))),
                 Int::Mul => map2(a, b, out, |x, y| up((x as $t).wrapping_mul(y as $t))),
-                Int::MulHi => map2(a, b, out, |x, y| {
-                    up(((x as $t as $wide).wrapping_mul(y as $t as $wide) >> BITS) as $t)
-                }),
+                Int::MulHi => {
+                    map2(a, b, out, |x, y| up(((x as $t as $wide).wrapping_mul(y as $t as $wide) >> BITS) as $t))
+                }
                 Int::Mad => map3(a, b, c, out, |x, y, z| up((x as $t).wrapping_mul(y as $t).wrapping_add(z as $t))),
                 Int::MadHi => map3(a, b, c, out, |x, y, z| {
                     up((((x as $t as $wide).wrapping_mul(y as $t as $wide) >> BITS) as $t).wrapping_add(z as $t))

@@ -43,7 +43,7 @@ impl Builder<'_> {
             return Ok(p);
         }
         let q = self.fresh(Type::Pred);
-        let guard = std::mem::replace(&mut self.guard, (0, false));
+        let guard = std::mem::take(&mut self.guard);
         self.emit(Op::PredNot(q, p));
         self.guard = guard;
         Ok(q)

@@ -2,7 +2,7 @@
 
 use super::{Builder, Done};
 use crate::isa::{Ins, Op};
-use crate::ptx::{Operand, PtxError};
+use crate::ptx::Operand;
 
 impl Builder<'_> {
     /// `call (result), name, (arguments);` in any of its shorter forms.
@@ -23,9 +23,7 @@ impl Builder<'_> {
         let function = unit.functions.iter().find(|f| f.name == *name && f.body.is_some() && !f.kernel);
         let function = function.ok_or_else(|| self.error(format!("function `{name}` has no body here")))?;
         let mut places = Vec::new();
-        for (formal, actual) in
-            function.params.iter().zip(&arguments).chain(function.results.iter().zip(&results))
-        {
+        for (formal, actual) in function.params.iter().zip(&arguments).chain(function.results.iter().zip(&results)) {
             let place = self.find_place(actual)?;
             let place = place.ok_or_else(|| self.error(format!("argument `{actual}` is not a `.param` variable")))?;
             places.push((formal.name.clone(), place));
@@ -55,7 +53,7 @@ impl Builder<'_> {
     }
 
     /// `ret`: to the end of the expanded body, or out of the kernel.
-    pub(super) fn ret(&mut self) -> Result<(), PtxError> {
+    pub(super) fn ret(&mut self) {
         match self.calls.last() {
             Some((_, end)) => {
                 let end = end.clone();
@@ -63,7 +61,6 @@ impl Builder<'_> {
             }
             None => self.emit(Op::Exit),
         }
-        Ok(())
     }
 }
 

@@ -113,20 +113,20 @@ impl Builder<'_> {
     /// Sends the instruction to the group it belongs to.
     fn opcode(&mut self, words: &[&str], operands: &[Operand]) -> Done {
         match words[0] {
-            "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "min" | "max" | "and" | "or" | "xor" | "not" | "cnot"
-            | "abs" | "neg" | "sad" | "shl" | "shr" | "brev" | "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos"
-            | "tanh" | "copysign" => self.arithmetic(words, operands),
+            "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "min" | "max" | "and" | "or" | "xor" | "not"
+            | "cnot" | "abs" | "neg" | "sad" | "shl" | "shr" | "brev" | "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2"
+            | "sin" | "cos" | "tanh" | "copysign" => self.arithmetic(words, operands),
             "addc" | "subc" | "madc" => self.carry(words, operands),
-            "popc" | "clz" | "bfind" | "bfe" | "bfi" | "prmt" | "shf" | "lop3" | "dp4a" | "dp2a" | "mul24" | "mad24"
-            | "szext" | "bmsk" => self.bits(words, operands),
+            "popc" | "clz" | "bfind" | "bfe" | "bfi" | "prmt" | "shf" | "lop3" | "dp4a" | "dp2a" | "mul24"
+            | "mad24" | "szext" | "bmsk" => self.bits(words, operands),
             "mov" | "cvt" | "cvta" | "setp" | "set" | "selp" | "slct" | "testp" | "isspacep" => {
                 self.conversion(words, operands)
             }
             "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "ldmatrix" | "prefetch" | "prefetchu" | "discard"
             | "applypriority" | "createpolicy" => self.memory(words, operands),
-            "shfl" | "vote" | "match" | "redux" | "elect" | "activemask" | "bar" | "barrier" | "membar" | "fence" | "mma"
-            | "movmatrix" | "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" | "nanosleep" | "griddepcontrol"
-            | "setmaxnreg" | "pmevent" => self.warp(words, operands),
+            "shfl" | "vote" | "match" | "redux" | "elect" | "activemask" | "bar" | "barrier" | "membar" | "fence"
+            | "mma" | "movmatrix" | "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" | "nanosleep"
+            | "griddepcontrol" | "setmaxnreg" | "pmevent" => self.warp(words, operands),
             "call" => self.call(operands),
             _ => Err(self.unknown(words)),
         }

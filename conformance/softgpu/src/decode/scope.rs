@@ -153,9 +153,7 @@ impl Builder<'_> {
     /// A destination: a register of that file.
     pub(super) fn target(&mut self, operand: &Operand, file: usize) -> Result<R, PtxError> {
         match operand {
-            Operand::Name(name) if name == "_" => {
-                Ok(self.fresh([Type::B32, Type::B64, Type::Pred][file]))
-            }
+            Operand::Name(name) if name == "_" => Ok(self.fresh([Type::B32, Type::B64, Type::Pred][file])),
             Operand::Name(name) => {
                 let reg = self.register(name)?;
                 if reg.file == file {
@@ -195,7 +193,9 @@ impl Builder<'_> {
             Operand::Int(n) => Ok(self.const64(Value64::Bits(*n))),
             Operand::F64(bits) => Ok(self.const64(Value64::Bits(*bits))),
             Operand::F32(bits) => Ok(self.const64(Value64::Bits(f64::from(f32::from_bits(*bits)).to_bits()))),
-            Operand::Name(name) if self.find_register(name).is_none() && !name.starts_with('%') => self.address_of(name),
+            Operand::Name(name) if self.find_register(name).is_none() && !name.starts_with('%') => {
+                self.address_of(name)
+            }
             other => self.target(other, 1),
         }
     }

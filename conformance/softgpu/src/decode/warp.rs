@@ -12,7 +12,7 @@ impl Builder<'_> {
                 _ => return Err(self.error("`bra` takes a label")),
             },
             "brx" => return self.indexed(operands),
-            "ret" => return self.ret(),
+            "ret" => self.ret(),
             "exit" => self.emit(Op::Exit),
             "trap" | "brkpt" => self.emit(Op::Trap),
             "nanosleep" => self.emit(Op::Yield),
@@ -165,9 +165,7 @@ impl Builder<'_> {
                 Op::Redux(op, ty.signed(), d, a, members)
             }
             "elect" => match first {
-                Operand::Pair(d, p) => {
-                    Op::Elect { d: Some(self.target(d, 0)?), p: self.target(p, 2)?, members }
-                }
+                Operand::Pair(d, p) => Op::Elect { d: Some(self.target(d, 0)?), p: self.target(p, 2)?, members },
                 _ => return Err(self.unknown(words)),
             },
             _ => return Err(self.unknown(words)),
@@ -212,7 +210,7 @@ impl Builder<'_> {
         let mut next = || sets.next().unwrap_or_default();
         let (d, a, b, c) = (next(), next(), next(), next());
         let saturate = words.contains(&"satfinite");
-        self.emit(Op::Mma(Box::new(Mma { shape, a_type, b_type, c_type, saturate, d, a, b, c })));
+        self.emit(Op::Mma(Box::new(Mma { a_type, b_type, c_type, saturate, d, a, b, c })));
         Ok(())
     }
 }

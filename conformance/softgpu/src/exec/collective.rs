@@ -175,7 +175,11 @@ impl Warp {
                 let l = 8 * j + r;
                 let (space, address) = super::memory::place(space, addresses[l]);
                 if space != Space::Shared {
-                    return fault(FaultKind::OutOfBounds, 1 << l, format!("`ldmatrix` of {address:#x}, not shared memory"));
+                    return fault(
+                        FaultKind::OutOfBounds,
+                        1 << l,
+                        format!("`ldmatrix` of {address:#x}, not shared memory"),
+                    );
                 }
                 let at = super::memory::inside(&b.shared, "shared memory", address, 16, l)?;
                 if let Some(kind) = b.shared.readable(at, 16, m.checks) {

@@ -1,5 +1,7 @@
 //! Comparisons: a predicate is one bit per lane.
 
+use core::num::FpCategory::{Infinite, Nan, Normal, Subnormal};
+
 use super::Warp;
 use crate::alu::float::flush;
 use crate::alu::half::widen;
@@ -100,7 +102,6 @@ impl Warp {
             } else {
                 f32::from_bits(self.r32[a as usize][l]).classify()
             };
-            use core::num::FpCategory::{Infinite, Nan, Normal, Subnormal};
             let yes = match which {
                 Class::Finite => !matches!(class, Infinite | Nan),
                 Class::Infinite => class == Infinite,

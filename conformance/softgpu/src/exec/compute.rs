@@ -35,6 +35,48 @@ fn alu64(op: Alu64, a: &L64, b: &L64, c: &L64, out: &mut L64) {
     }
 }
 
+/// A 32-bit operation, to be compiled for the machine's vectors.
+struct Narrow<'a> {
+    warp: &'a mut Warp,
+    op: Alu32,
+    d: R,
+    sources: [R; 3],
+    active: u32,
+}
+
+impl pulp::WithSimd for Narrow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _simd: S) {
+        let [a, b, c] = self.sources;
+        let mut out = [0; 32];
+        alu32(self.op, self.warp.l32(a), self.warp.l32(b), self.warp.l32(c), &mut out);
+        self.warp.set32(self.d, &out, self.active);
+    }
+}
+
+/// A 64-bit operation, likewise.
+struct Wide<'a> {
+    warp: &'a mut Warp,
+    op: Alu64,
+    d: R,
+    sources: [R; 3],
+    active: u32,
+}
+
+impl pulp::WithSimd for Wide<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _simd: S) {
+        let [a, b, c] = self.sources;
+        let mut out = [0; 32];
+        alu64(self.op, self.warp.l64(a), self.warp.l64(b), self.warp.l64(c), &mut out);
+        self.warp.set64(self.d, &out, self.active);
+    }
+}
+
 impl Warp {
     #[inline(always)]
     fn l32(&self, r: R) -> &L32 {
@@ -46,29 +88,16 @@ impl Warp {
         &self.r64[r as usize]
     }
 
-    pub(super) fn alu32(&mut self, arch: pulp::Arch, op: Alu32, d: R, [a, b, c]: [R; 3], active: u32) {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                let mut out = [0; 32];
-                alu32(op, self.l32(a), self.l32(b), self.l32(c), &mut out);
-                self.set32(d, &out, active);
-            },
-        );
+    pub(super) fn alu32(&mut self, arch: pulp::Arch, op: Alu32, d: R, sources: [R; 3], active: u32) {
+        arch.dispatch(Narrow { warp: self, op, d, sources, active });
     }
 
-    pub(super) fn alu64(&mut self, arch: pulp::Arch, op: Alu64, d: R, [a, b, c]: [R; 3], active: u32) {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                let mut out = [0; 32];
-                alu64(op, self.l64(a), self.l64(b), self.l64(c), &mut out);
-                self.set64(d, &out, active);
-            },
-        );
+    pub(super) fn alu64(&mut self, arch: pulp::Arch, op: Alu64, d: R, sources: [R; 3], active: u32) {
+        arch.dispatch(Wide { warp: self, op, d, sources, active });
     }
 
     /// Everything that only reads registers and writes one or a few; `false` if `op` is something else.
+    #[allow(clippy::too_many_lines)] // one short arm for each instruction
     pub(super) fn compute(&mut self, op: &Op, active: u32) -> bool {
         let (mut o32, mut o64) = ([0u32; 32], [0u64; 32]);
         let (d, wide) = match *op {
@@ -260,10 +289,8 @@ impl Warp {
     fn carry(&mut self, op: Carry, d: R, sources: [R; 3], active: u32) {
         let (mut low, mut high, mut flags) = ([0u32; 32], [0u64; 32], 0);
         for l in 0..32 {
-            let [a, b, c] = sources.map(|r| match op.wide {
-                true => self.r64[r as usize][l],
-                false => self.r32[r as usize][l].into(),
-            });
+            let read = |r: R| if op.wide { self.r64[r as usize][l] } else { self.r32[r as usize][l].into() };
+            let [a, b, c] = sources.map(read);
             let (value, flag) = int::carry(op, a, b, c, self.carry >> l & 1 == 1);
             (low[l], high[l]) = (value as u32, value);
             flags |= u32::from(flag) << l;
@@ -306,12 +333,12 @@ impl Warp {
         let a = self.l32(a);
         let mut out = [0; 32];
         match (cvt.from, cvt.to) {
-            (Type::F32, Type::F16) => map1(a, &mut out, |x| {
-                u32::from(convert::single_to_half(HalfFormat::F16, mode, f32::from_bits(x)))
-            }),
-            (Type::F32, Type::BF16) => map1(a, &mut out, |x| {
-                u32::from(convert::single_to_half(HalfFormat::BF16, mode, f32::from_bits(x)))
-            }),
+            (Type::F32, Type::F16) => {
+                map1(a, &mut out, |x| u32::from(convert::single_to_half(HalfFormat::F16, mode, f32::from_bits(x))));
+            }
+            (Type::F32, Type::BF16) => {
+                map1(a, &mut out, |x| u32::from(convert::single_to_half(HalfFormat::BF16, mode, f32::from_bits(x))));
+            }
             (Type::S32, Type::F32) => map1(a, &mut out, |x| (x as i32 as f32).to_bits()),
             (Type::U32, Type::F32) => map1(a, &mut out, |x| (x as f32).to_bits()),
             (Type::U16, Type::U32) | (Type::U32, Type::U16) => map1(a, &mut out, |x| x & 0xffff),

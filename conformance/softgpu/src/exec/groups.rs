@@ -9,7 +9,9 @@ pub(crate) enum State {
     /// Waits for other lanes of its warp at the instruction it stands at.
     AtWarpSync,
     /// Waits at a barrier of the block.
-    AtBarrier { id: u32 },
+    AtBarrier {
+        id: u32,
+    },
 }
 
 /// Lanes that are at the same place.

@@ -5,8 +5,8 @@ use crate::decode::{FIRST_OFFSET, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use crate::fault::{FaultKind, Outcome};
 use crate::isa::{Access, Address, Atom, AtomOp, Order};
 use crate::memory::{Region, number};
-use crate::race::{Conflict, Kind};
 use crate::ptx::Space;
+use crate::race::{Conflict, Kind};
 
 use crate::alu::L64;
 
@@ -166,14 +166,15 @@ impl Warp {
                 return fault(FaultKind::ReadOnly, 1 << l, format!("a store to the parameters at {address}"));
             }
             _ => {
-                let hit = self.find(m, address, n, l)?;
+                let hit = find(m, address, n, l)?;
                 let Some(a) = m.global.get_mut(hit.slot) else { return Ok(()) };
                 if a.read_only {
                     return fault(FaultKind::ReadOnly, 1 << l, format!("a store to {}", a.name));
                 }
                 let name = std::mem::take(&mut a.name);
                 let region = &mut a.region;
-                let ordered = write_ordered(self, m.checks.races, m.kernel.granule, region, hit.offset, bytes, l, kind, &name);
+                let ordered =
+                    write_ordered(self, m.checks.races, m.kernel.granule, region, hit.offset, bytes, l, kind, &name);
                 region.written(hit.offset, n);
                 region.data[hit.offset..hit.offset + n].copy_from_slice(bytes);
                 a.name = name;
@@ -185,7 +186,7 @@ impl Warp {
 
     /// Resolves and checks a read of global memory.
     fn global(&mut self, m: &mut Machine, address: u64, n: usize, l: usize, kind: Kind) -> Outcome<Hit> {
-        let hit = self.find(m, address, n, l)?;
+        let hit = find(m, address, n, l)?;
         let (checks, granule) = (m.checks, m.kernel.granule);
         let Some(a) = m.global.get_mut(hit.slot) else { return Ok(hit) };
         if let Some(kind) = a.region.readable(hit.offset, n, checks) {
@@ -199,14 +200,6 @@ impl Warp {
             }
         }
         Ok(hit)
-    }
-
-    pub(super) fn find(&self, m: &Machine, address: u64, n: usize, l: usize) -> Outcome<Hit> {
-        aligned(address, n, l)?;
-        match m.global.range(address, n as u64) {
-            Ok(spot) => Ok(Hit { slot: spot.slot, offset: spot.offset as usize }),
-            Err((kind, detail)) => fault(kind, 1 << l, detail),
-        }
     }
 
     pub(super) fn ordered(
@@ -252,7 +245,11 @@ impl Warp {
             (false, _) => format!("warp {} of block {}", c.warp % self.per_block(), c.warp / self.per_block()),
         };
         let line = c.line;
-        fault(FaultKind::Race, 1 << l, format!("{n}-byte {verb} of {what} and a {earlier} by {who}, line {line}, unordered"))
+        fault(
+            FaultKind::Race,
+            1 << l,
+            format!("{n}-byte {verb} of {what} and a {earlier} by {who}, line {line}, unordered"),
+        )
     }
 
     pub(super) fn atom(&mut self, m: &mut Machine, b: &mut Block, atom: &Atom, active: u32) -> Outcome<()> {
@@ -331,6 +328,15 @@ fn write_ordered(
         Some(c) if c.same_warp && c.same_line && region.data[at..at + n] == *bytes => Ok(()),
         Some(c) => warp.race(c, l, kind, n, &format!("{name} at byte {at:#x}")),
         None => Ok(()),
+    }
+}
+
+/// The place of bytes in global memory.
+fn find(m: &Machine, address: u64, n: usize, l: usize) -> Outcome<Hit> {
+    aligned(address, n, l)?;
+    match m.global.range(address, n as u64) {
+        Ok(spot) => Ok(Hit { slot: spot.slot, offset: spot.offset as usize }),
+        Err((kind, detail)) => fault(kind, 1 << l, detail),
     }
 }
 

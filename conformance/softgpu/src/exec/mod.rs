@@ -79,6 +79,7 @@ impl Warp {
         self.groups.iter().fold(0, |all, g| all | g.mask)
     }
 
+    #[inline(always)]
     fn set32(&mut self, d: R, values: &L32, active: u32) {
         let to = &mut self.r32[d as usize];
         if active == u32::MAX {
@@ -91,6 +92,7 @@ impl Warp {
         }
     }
 
+    #[inline(always)]
     fn set64(&mut self, d: R, values: &L64, active: u32) {
         let to = &mut self.r64[d as usize];
         if active == u32::MAX {

@@ -125,9 +125,7 @@ impl Warp {
             Op::Testp { which, wide, d, a } => self.testp(which, wide, d, a, active),
             Op::Atom(ref atom) => {
                 self.atom(m, b, atom, active)?;
-                if m.spins > 0 {
-                    return Ok(Next::Pause);
-                }
+                return Ok(if m.spins > 0 { Next::Pause } else { Next::Go });
             }
             Op::CpAsync { dst, src, bytes, src_bytes, ignore } => {
                 self.copy_async(m, b, &Order { dst, src, bytes, src_bytes, ignore }, active)?;
@@ -147,7 +145,8 @@ impl Warp {
             let passing = self.groups[group].mask & !active;
             self.diverge(group, passing, pc + 1);
         }
-        let whole = self.groups.len() > 1;
+        let several = self.groups.len() > 1;
+        let mut waits = false;
         match *op {
             Op::Shfl { members, .. }
             | Op::Vote { members, .. }
@@ -178,14 +177,13 @@ impl Warp {
                 }
                 self.movmatrix(d, a);
             }
-            Op::Bar(ref bar) => {
-                if self.bar(m, b, group, bar, active)? {
-                    return Ok(Next::Choose);
-                }
-            }
+            Op::Bar(ref bar) => waits = self.bar(m, b, group, bar, active)?,
             _ => {}
         }
-        if whole {
+        if waits {
+            return Ok(Next::Choose);
+        }
+        if several {
             self.groups[group].pc = pc + 1;
             return Ok(Next::Choose);
         }

@@ -53,11 +53,22 @@ impl Warp {
     }
 
     /// `bar` and `barrier`: announces the group; the block lets it go when all are there. `true` if it has to wait.
-    pub(super) fn bar(&mut self, m: &mut Machine, b: &mut Block, group: usize, bar: &Bar, active: u32) -> Outcome<bool> {
+    pub(super) fn bar(
+        &mut self,
+        m: &mut Machine,
+        b: &mut Block,
+        group: usize,
+        bar: &Bar,
+        active: u32,
+    ) -> Outcome<bool> {
         let first = active.trailing_zeros() as usize;
         let id = self.r32[bar.id as usize][first];
         if lanes(active).any(|l| self.r32[bar.id as usize][l] != id) || id > 15 {
-            return fault(FaultKind::Trap, active, format!("barrier {id}: it must be one of 16, the same for all lanes"));
+            return fault(
+                FaultKind::Trap,
+                active,
+                format!("barrier {id}: it must be one of 16, the same for all lanes"),
+            );
         }
         m.spins = 0;
         if bar.kind == Barrier::Arrive {
@@ -78,7 +89,11 @@ impl Warp {
 }
 
 /// Lets threads go from every barrier of the block that is complete. `true` if any was.
-pub(crate) fn release(m: &mut Machine, b: &mut Block, warps: &mut [Warp]) -> Result<bool, (usize, Box<crate::fault::Raised>)> {
+pub(crate) fn release(
+    m: &mut Machine,
+    b: &mut Block,
+    warps: &mut [Warp],
+) -> Result<bool, (usize, Box<crate::fault::Raised>)> {
     let mut waiting: Vec<(usize, usize, u32)> = Vec::new();
     for (w, warp) in warps.iter().enumerate() {
         for (g, group) in warp.groups.iter().enumerate() {
@@ -112,7 +127,11 @@ pub(crate) fn release(m: &mut Machine, b: &mut Block, warps: &mut [Warp]) -> Res
 }
 
 /// A warp comes to an aligned barrier as a whole.
-fn check_whole(here: &[(usize, usize, u32)], warps: &[Warp], aligned: bool) -> Result<(), (usize, Box<crate::fault::Raised>)> {
+fn check_whole(
+    here: &[(usize, usize, u32)],
+    warps: &[Warp],
+    aligned: bool,
+) -> Result<(), (usize, Box<crate::fault::Raised>)> {
     for &(w, g, _) in here.iter().filter(|_| aligned) {
         let group = &warps[w].groups[g];
         let missing = group.expected & !group.mask;

@@ -8,7 +8,8 @@ use super::{Instruction, Operand, PtxError, Statement};
 pub(super) fn body(cursor: &mut Cursor) -> Result<Vec<Statement>, PtxError> {
     let (mut out, mut depth) = (Vec::new(), 1);
     loop {
-        let token = cursor.peek().ok_or_else(|| PtxError::new(cursor.line(), "a function without its closing brace"))?;
+        let token =
+            cursor.peek().ok_or_else(|| PtxError::new(cursor.line(), "a function without its closing brace"))?;
         match token.text {
             "{" => {
                 depth += 1;
@@ -23,12 +24,11 @@ pub(super) fn body(cursor: &mut Cursor) -> Result<Vec<Statement>, PtxError> {
                 }
                 out.push(Statement::Close);
             }
-            ";" => cursor.at += 1,
+            ";" | ".extern" => cursor.at += 1,
             ".reg" => out.extend(registers(cursor)?.into_iter().map(Statement::Registers)),
             ".shared" | ".local" | ".param" | ".const" | ".global" => {
                 out.extend(variables(cursor)?.into_iter().map(Statement::Variable));
             }
-            ".extern" => cursor.at += 1,
             ".loc" | ".file" => cursor.skip_line(),
             ".pragma" => cursor.skip_past(";")?,
             word if word.starts_with('.') => {
