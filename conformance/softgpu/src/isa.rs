@@ -105,6 +105,8 @@ pub(crate) enum Alu32 {
     U16(Int),
     S16(Int),
     F32(Flt, Mode),
+    /// As above, without modifiers.
+    Plain(Flt),
     /// One number, or with `true` a pair.
     Half(HalfFormat, Flt, Mode, bool),
     Popc,

@@ -1,7 +1,7 @@
 //! Integer, bit and floating-point arithmetic.
 
 use super::{Builder, Done, mode_of};
-use crate::isa::{Alu32, Alu64, Carry, CarryOp, Flt, HalfFormat, Int, Op, Permute, R, Round};
+use crate::isa::{Alu32, Alu64, Carry, CarryOp, Flt, HalfFormat, Int, Mode, Op, Permute, R, Round};
 use crate::ptx::{Operand, PtxError, Type};
 
 impl Builder<'_> {
@@ -164,6 +164,7 @@ impl Builder<'_> {
         let sources = self.three(operands, ty)?;
         let op = match ty {
             Type::F64 => Op::Alu64(Alu64::F(op, mode), d, sources),
+            Type::F32 if mode == Mode::default() => Op::Alu32(Alu32::Plain(op), d, sources),
             Type::F32 => Op::Alu32(Alu32::F32(op, mode), d, sources),
             Type::F16 => Op::Alu32(Alu32::Half(HalfFormat::F16, op, mode, false), d, sources),
             Type::F16x2 => Op::Alu32(Alu32::Half(HalfFormat::F16, op, mode, true), d, sources),

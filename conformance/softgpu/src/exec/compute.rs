@@ -12,6 +12,7 @@ fn alu32(op: Alu32, a: &L32, b: &L32, c: &L32, out: &mut L32) {
         Alu32::S32(op) => int::s32s(op, a, b, c, out),
         Alu32::U16(op) => int::u16s(op, a, b, c, out),
         Alu32::S16(op) => int::s16s(op, a, b, c, out),
+        Alu32::Plain(op) => float::singles(op, Mode::default(), a, b, c, out),
         Alu32::F32(op, mode) => float::singles(op, mode, a, b, c, out),
         Alu32::Half(format, op, mode, pair) => {
             for l in 0..32 {
@@ -99,16 +100,21 @@ impl Warp {
     /// Everything that only reads registers and writes one or a few; `false` if `op` is something else.
     #[allow(clippy::too_many_lines)] // one short arm for each instruction
     pub(super) fn compute(&mut self, op: &Op, active: u32) -> bool {
-        let (mut o32, mut o64) = ([0u32; 32], [0u64; 32]);
-        let (d, wide) = match *op {
+        match *op {
             Op::Mov32(d, a) => {
-                o32 = *self.l32(a);
-                (d, false)
+                let a = *self.l32(a);
+                self.set32(d, &a, active);
+                return true;
             }
             Op::Mov64(d, a) => {
-                o64 = *self.l64(a);
-                (d, true)
+                let a = *self.l64(a);
+                self.set64(d, &a, active);
+                return true;
             }
+            _ => {}
+        }
+        let (mut o32, mut o64) = ([0u32; 32], [0u64; 32]);
+        let (d, wide) = match *op {
             Op::Shl64(d, a, n) => {
                 map2(self.l64(a), self.l32(n), &mut o64, |x, n| if n < 64 { x << n } else { 0 });
                 (d, true)
