@@ -2,6 +2,8 @@
 //!
 //! Fragments are laid out here as the manual tabulates them, element by element.
 
+use std::fmt::Write as _;
+
 use tilewright_softgpu::{FaultKind, Gpu, Launch, Module, Settings};
 
 /// One form of `mma`.
@@ -62,7 +64,7 @@ fn place_a(f: &Form, l: usize, i: usize) -> (usize, usize) {
     let (g, t) = (l / 4, l % 4);
     match f.bytes {
         8 => (g, t),
-        4 => (if i % 2 == 0 { g } else { g + 8 }, if i < 2 { t } else { t + 4 }),
+        4 => (if i & 1 == 0 { g } else { g + 8 }, if i < 2 { t } else { t + 4 }),
         2 => {
             let row = if i < 2 || (4..6).contains(&i) { g } else { g + 8 };
             (row, t * 2 + (i & 1) + if i >= 4 { 8 } else { 0 })
@@ -112,14 +114,14 @@ fn kernel(f: &Form, counts: [usize; 3]) -> String {
     let mut at = 0;
     for (prefix, count) in ["a", "b", "c"].iter().zip(counts) {
         for i in 0..count {
-            text += &format!("ld.global.b{bits} %{prefix}{i}, [%i+{at}];\n");
+            let _ = writeln!(text, "ld.global.b{bits} %{prefix}{i}, [%i+{at}];");
             at += 8;
         }
     }
     let [a, b, c] = [("a", counts[0]), ("b", counts[1]), ("c", counts[2])].map(|(p, n)| registers(p, n));
-    text += &format!("mma.sync.aligned.{} {c}, {a}, {b}, {c};\n", f.text);
+    let _ = writeln!(text, "mma.sync.aligned.{} {c}, {a}, {b}, {c};", f.text);
     for i in 0..counts[2] {
-        text += &format!("st.global.b{bits} [%o+{}], %c{i};\n", 8 * i);
+        let _ = writeln!(text, "st.global.b{bits} [%o+{}], %c{i};", 8 * i);
     }
     text + "ret;\n}\n"
 }
@@ -184,7 +186,10 @@ fn ldmatrix_and_movmatrix_distribute_rows() {
         for trans in [false, true] {
             let t = if trans { ".trans" } else { "" };
             let list = registers("r", count);
-            let stores: String = (0..count).map(|i| format!("st.global.b32 [%o+{}], %r{i};\n", 4 * i)).collect();
+            let mut stores = String::new();
+            for i in 0..count {
+                let _ = writeln!(stores, "st.global.b32 [%o+{}], %r{i};", 4 * i);
+            }
             let text = format!(
                 ".version 8.4\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 out) {{\n.shared .align \
                  16 .b8 tile[512];\n.reg .b32 %r<4>, %t, %s, %v, %n;\n.reg .b64 %o;\nld.param.u64 %o, [out];\nmov.u32 \
