@@ -218,3 +218,31 @@ fn what_is_not_understood_is_an_error_with_its_line() {
         assert!(error.message.contains(part), "{error}");
     }
 }
+
+/// Words dropped, doubled, swapped or replaced by others: an error or a module, never a panic.
+#[test]
+fn damaged_texts_never_panic() {
+    let words: Vec<&str> = GOOD.split_inclusive([' ', '\t', '\n', ',', ';']).collect();
+    let odd =
+        ["{", "}", "[", "]", "(", ")", ";", ":", "-", "4294967295", ".reg", ".b64", "\"", "/*", "%r1", "bra", "é"];
+    let mut state = 1u64;
+    let mut below = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    let mut refused = 0;
+    for _ in 0..400 {
+        let mut text: Vec<&str> = words.clone();
+        for _ in 0..1 + below(3) {
+            let at = below(text.len());
+            match below(4) {
+                0 => drop(text.remove(at)),
+                1 => text.insert(at, words[below(words.len())]),
+                2 => text[at] = odd[below(odd.len())],
+                _ => text.insert(at, odd[below(odd.len())]),
+            }
+        }
+        refused += usize::from(Module::parse(&text.concat()).is_err());
+    }
+    assert!(refused > 200, "only {refused} refused");
+}

@@ -22,6 +22,9 @@ pub(crate) const PARAM_WINDOW: u64 = 3 << 32;
 /// Shared and local memory start here, so that address 0 is never valid.
 pub(crate) const FIRST_OFFSET: u32 = 1024;
 
+/// Bytes of parameters that a kernel may take.
+const MOST_PARAMETERS: u32 = 32764;
+
 type Done = Result<(), PtxError>;
 
 /// A kernel under construction.
@@ -74,7 +77,8 @@ impl Builder<'_> {
     fn parameters(&mut self, function: &Function) -> Done {
         let mut offset = 0u32;
         for param in &function.params {
-            let size = u32::try_from(param.size).map_err(|_| self.error("a parameter too large"))?;
+            let size = u32::try_from(param.size).ok().filter(|&n| n <= MOST_PARAMETERS && offset <= MOST_PARAMETERS);
+            let size = size.ok_or_else(|| self.error(format!("more than {MOST_PARAMETERS} bytes of parameters")))?;
             offset = offset.next_multiple_of(param.align.max(1));
             self.kernel.params.push(Param { offset, size });
             self.declare_at(&param.name, Space::Param, offset);
@@ -90,7 +94,7 @@ impl Builder<'_> {
                 Statement::Open => self.open(false),
                 Statement::Close => drop(self.scopes.pop()),
                 Statement::Label(name) => self.label(name.clone()),
-                Statement::Registers(registers) => self.registers(registers),
+                Statement::Registers(registers) => self.registers(registers)?,
                 Statement::Variable(variable) => self.variable(variable)?,
                 Statement::Targets(name, targets) => self.targets(name.clone(), targets.clone()),
                 Statement::Instruction(instruction) => self.instruction(instruction)?,

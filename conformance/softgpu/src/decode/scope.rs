@@ -6,6 +6,10 @@ use super::{Builder, Done, file_of};
 use crate::isa::{Address, Op, R, Special, Value32, Value64};
 use crate::ptx::{Operand, PtxError, Registers, Space, Type, Variable};
 
+/// Registers of one file that a kernel may declare, and bytes of shared or local memory.
+const MOST_REGISTERS: usize = 1 << 18;
+const MOST_BYTES: u32 = 1 << 24;
+
 /// A register: its type's file and its number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reg {
@@ -67,8 +71,11 @@ impl Builder<'_> {
         self.visible().find_map(|s| s.targets.get(name).cloned())
     }
 
-    pub(super) fn registers(&mut self, registers: &Registers) {
+    pub(super) fn registers(&mut self, registers: &Registers) -> Done {
         let file = file_of(registers.ty);
+        if self.kernel.files[file] + registers.count.unwrap_or(1) as usize > MOST_REGISTERS {
+            return Err(self.error(format!("more than {MOST_REGISTERS} registers")));
+        }
         let base = self.kernel.files[file] as R;
         self.kernel.files[file] += registers.count.unwrap_or(1) as usize;
         let scope = self.here();
@@ -76,6 +83,7 @@ impl Builder<'_> {
             Some(count) => scope.ranges.push((registers.name.clone(), file, base, count)),
             None => drop(scope.registers.insert(registers.name.clone(), Reg { file, index: base })),
         }
+        Ok(())
     }
 
     pub(super) fn declare_at(&mut self, name: &str, space: Space, offset: u32) {
@@ -95,7 +103,11 @@ impl Builder<'_> {
 
     /// Gives a variable exactly the alignment it declares and no more, so that code which relies on luck is found out.
     fn place(&mut self, variable: &Variable) -> Result<Place, PtxError> {
-        let size = u32::try_from(variable.size).map_err(|_| self.error("a variable too large"))?;
+        let size = u32::try_from(variable.size).ok().filter(|&n| n <= MOST_BYTES);
+        let size = size.ok_or_else(|| self.error(format!("`{}` is larger than {MOST_BYTES} bytes", variable.name)))?;
+        if self.kernel.shared > MOST_BYTES || self.kernel.local > MOST_BYTES {
+            return Err(self.error(format!("more than {MOST_BYTES} bytes of variables")));
+        }
         match variable.space {
             Space::Shared if variable.dynamic => {
                 self.kernel.dynamic = self.kernel.dynamic.max(variable.align);

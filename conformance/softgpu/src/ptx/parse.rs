@@ -206,8 +206,8 @@ fn variable(cursor: &mut Cursor, space: Space) -> Result<Variable, PtxError> {
 /// `name[16] = {…}` after the type.
 fn named(cursor: &mut Cursor, space: Space, align: u32, element: u32) -> Result<Variable, PtxError> {
     let name = cursor.next()?;
-    if !align.is_power_of_two() {
-        return Err(PtxError::new(name.line, format!("alignment {align} is not a power of two")));
+    if !align.is_power_of_two() || align > 1 << 16 {
+        return Err(PtxError::new(name.line, format!("alignment {align} is not a power of two up to 65536")));
     }
     let (mut size, mut dynamic) = (u64::from(element), false);
     while cursor.accept("[") {
