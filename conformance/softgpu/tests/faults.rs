@@ -233,7 +233,7 @@ fn damaged_texts_never_panic() {
     let mut refused = 0;
     for _ in 0..400 {
         let mut text: Vec<&str> = words.clone();
-        for _ in 0..1 + below(3) {
+        for _ in 0..=below(3) {
             let at = below(text.len());
             match below(4) {
                 0 => drop(text.remove(at)),
