@@ -85,13 +85,26 @@ fn layouts() -> Vec<Case> {
 
 /// Head dimensions on every side of chunks and of what one block of columns holds.
 fn dimensions() -> Vec<Case> {
-    [[1, 1], [3, 40], [64, 32], [33, 129], [128, 128], [256, 256], [300, 20], [20, 300]]
+    [[1, 1], [3, 40], [64, 32], [33, 129], [96, 80], [128, 128], [8, 136], [256, 256], [300, 20], [20, 300]]
         .into_iter()
         .map(|[head_dim, value_dim]| {
             let spec = AttentionSpec { value_dim, ..AttentionSpec::dense(1, 1, 18, 37, head_dim) };
             Case::new("dimensions", AttentionSpec { causal: true, ..spec })
         })
         .collect()
+}
+
+/// More rows and keys than a block or a tile of any kernel has.
+fn long() -> Vec<Case> {
+    let spec = AttentionSpec::dense(1, 1, 150, 201, 64);
+    let masked = AttentionSpec { causal: true, window: Window { left: Some(70), right: None }, ..spec.clone() };
+    let mask = blocks(&spec, [64, 64], [true, true], &mut Random(5));
+    vec![
+        Case::new("long", spec.clone()),
+        Case::new("long and masked", masked),
+        Case::new("long and sparse", AttentionSpec { block_mask: Some(mask), ..spec }),
+        Case::new("long and deep", AttentionSpec { causal: true, ..AttentionSpec::dense(1, 1, 133, 70, 128) }),
+    ]
 }
 
 fn run<T: CudaElement>(cases: &[Case]) {
@@ -128,5 +141,7 @@ in_every_format! {
     each_score: scores();
     each_layout: layouts();
     each_dimension: dimensions();
+    long_sequences: long();
     everything_together: (0..40).map(|n| random_case(n, &[1, 8, 20, 40, 64])).collect::<Vec<_>>();
+    everything_by_eights: (100..140).map(|n| random_case(n, &[8, 16, 24, 64, 72, 104, 136])).collect::<Vec<_>>();
 }

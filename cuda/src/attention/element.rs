@@ -8,6 +8,9 @@ pub trait CudaElement: Element<Accum: Plain> + Plain {
     /// Kernels that do everything, by multiply-adds.
     #[doc(hidden)]
     const SIMT: &'static Unit;
+    /// Kernels by tensor cores, where there are any.
+    #[doc(hidden)]
+    const MMA: Option<&'static Unit>;
     /// How kernels of this type are called.
     #[doc(hidden)]
     const SUFFIX: &'static str;
@@ -16,22 +19,25 @@ pub trait CudaElement: Element<Accum: Plain> + Plain {
     const WIDTHS: [usize; 2];
 }
 
+/// The unit of this file of kernels.
+macro_rules! unit {
+    ($name:expr) => {{
+        static UNIT: Unit = Unit { name: $name, ptx: include_str!(concat!("../../ptx/", $name, ".ptx")) };
+        &UNIT
+    }};
+}
+
 macro_rules! element {
-    ($t:ty, $suffix:literal, $widths:expr) => {
+    ($t:ty, $suffix:literal, $mma:expr, $widths:expr) => {
         impl CudaElement for $t {
-            const SIMT: &'static Unit = {
-                static UNIT: Unit = Unit {
-                    name: concat!("attention_simt_", $suffix),
-                    ptx: include_str!(concat!("../../ptx/attention_simt_", $suffix, ".ptx")),
-                };
-                &UNIT
-            };
+            const SIMT: &'static Unit = unit!(concat!("attention_simt_", $suffix));
+            const MMA: Option<&'static Unit> = $mma;
             const SUFFIX: &'static str = $suffix;
             const WIDTHS: [usize; 2] = $widths;
         }
     };
 }
-element!(f64, "f64", [128, 32]);
-element!(f32, "f32", [256, 128]);
-element!(f16, "f16", [256, 128]);
-element!(bf16, "bf16", [256, 128]);
+element!(f64, "f64", None, [128, 32]);
+element!(f32, "f32", None, [256, 128]);
+element!(f16, "f16", Some(unit!("attention_mma_f16")), [256, 128]);
+element!(bf16, "bf16", Some(unit!("attention_mma_bf16")), [256, 128]);

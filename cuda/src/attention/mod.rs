@@ -5,16 +5,20 @@
 //! | `plan` | a problem's sequences, pages, masks and slopes on the device |
 //! | `resident` | the passes over tensors that live there: forward; `D`, `dQ`, `dK` and `dV`, `dBias`, `dSink` |
 //! | `host` | the traits of the `core` crate, by copies |
+//! | `tensor_cores` | which problems go to them, and their tiles |
 //! | `element` | the element types and their kernels |
 //! | `params` | the one structure that kernels take |
 //!
 //! Kernels: `kernels/attention_simt.cuh` does everything by multiply-adds, for every element type and dimension.
+//! `kernels/attention_mma.cuh` does it by tensor cores, for `f16` and `bf16` with head dimensions that are multiples of 8
+//! and at most 256. Which of the two a pass takes follows from the element type and the dimensions alone.
 
 mod element;
 mod host;
 mod params;
 mod plan;
 mod resident;
+mod tensor_cores;
 
 pub use element::CudaElement;
 pub use plan::{AttentionPlan, PlanOf};
@@ -57,8 +61,14 @@ impl CudaAttention {
     }
 
     /// The numeric contract kept on tensors stored in `format`: sums, statistics and LSE in `f32`, or in `f64` where the
-    /// storage is wider than that; nothing rounded on the way; `exp`, `ln` and `tanh` within two units in the last place.
+    /// storage is wider than that; `exp`, `ln` and `tanh` within two units in the last place. Of 16-bit tensors `P` is
+    /// rounded to storage for its product with `V`, and tensor cores may add with truncation.
     pub fn contract(&self, format: Format) -> Contract {
-        Contract::strict(format)
+        let strict = Contract::strict(format);
+        if format.precision < Format::F32.precision {
+            Contract { probabilities: format, truncates: true, ..strict }
+        } else {
+            strict
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::CudaAttention;
 use super::element::CudaElement;
 use super::params::{Bias, Params, Tensor};
 use super::plan::PlanOf;
+use super::tensor_cores::TensorCores;
 use crate::{Buffer, Config, CudaError, Plain, Unit};
 use tilewright_attention::AttentionSpec;
 
@@ -78,7 +79,10 @@ impl CudaAttention {
         let mut params = with_inputs(plan, inputs)?;
         params.o = tensor("o", out.o, spec.o_shape())?;
         params.lse = rows("lse", out.lse, spec.lse_shape())?;
-        self.query_side::<T>("forward", spec, &params, spec.value_dim)
+        match TensorCores::for_problem::<T>(spec) {
+            Some(cores) => self.forward_by_tensor_cores::<T>(spec, cores, &params),
+            None => self.query_side::<T>("forward", spec, &params, spec.value_dim),
+        }
     }
 
     /// Puts the backward pass on the device's stream: `D`, then `dQ`, then `dK` and `dV`, then what else is asked for.
@@ -180,7 +184,7 @@ fn name<T: CudaElement>(kernel: &str) -> String {
 }
 
 /// A product that sticks at the largest number.
-fn product(factors: &[usize]) -> usize {
+pub(super) fn product(factors: &[usize]) -> usize {
     factors.iter().fold(1, |product: usize, factor| product.saturating_mul(*factor))
 }
 
