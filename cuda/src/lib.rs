@@ -18,16 +18,22 @@
 
 pub mod attention;
 mod buffer;
+pub mod compression;
 mod device;
 mod error;
+pub mod grouplasso;
 mod launch;
 mod module;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod probe;
 
 pub use attention::CudaAttention;
 pub use buffer::{Buffer, Plain};
+pub use compression::CudaCompressor;
 pub use device::{Device, LEAST_CAPABILITY};
 pub use error::CudaError;
+pub use grouplasso::CudaGroupLasso;
 pub use launch::{Config, Launch, Value};
 pub use module::{Kernel, Unit};
 pub use probe::probe;

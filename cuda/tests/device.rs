@@ -1,4 +1,5 @@
 //! Devices, buffers, launches; and what becomes of all that without a device.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
