@@ -104,7 +104,9 @@ DEVICE float log_of(float x) { return logf(x); }
 DEVICE double log_of(double x) { return log(x); }
 DEVICE float tanh_of(float x) { return tanhf(x); }
 DEVICE double tanh_of(double x) { return tanh(x); }
-template <class A> DEVICE A max_of(A x, A y) { return x > y ? x : y; }
+// The larger number; of a number and a NaN the number.
+DEVICE float max_of(float x, float y) { return fmaxf(x, y); }
+DEVICE double max_of(double x, double y) { return fmax(x, y); }
 
 template <class A> DEVICE A warp_max(A x) {
 #pragma unroll

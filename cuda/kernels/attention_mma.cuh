@@ -126,8 +126,33 @@ DEVICE bool all_visible(const Params& p, const Sequence& s, Range rows, Range ke
 }
 
 // A number that is neither NaN nor infinite, by its bits.
-DEVICE bool finite(u16 bits, Half) { return (bits & 0x7c00) != 0x7c00; }
-DEVICE bool finite(u16 bits, Bfloat) { return (bits & 0x7f80) != 0x7f80; }
+DEVICE bool finite(u32 bits, Half) { return (bits & 0x7c00) != 0x7c00; }
+DEVICE bool finite(u32 bits, Bfloat) { return (bits & 0x7f80) != 0x7f80; }
+
+// Whether any of the N numbers of a tile is NaN or infinite. All threads of the block ask together.
+template <class T, int N> DEVICE bool any_odd(const T* tile) {
+  struct alignas(16) Words {
+    u32 x[4];
+  };
+  bool odd = false;
+#pragma unroll 4
+  for (int n = threadIdx.x; n < N / 8; n += MMA_THREADS) {
+    const Words words = ((const Words*)tile)[n];
+#pragma unroll
+    for (int w = 0; w < 4; ++w) odd |= !finite(words.x[w], T()) || !finite(words.x[w] >> 16, T());
+  }
+  return __syncthreads_or(odd);
+}
+
+// Makes the NaNs and infinities of a tile 0.
+template <class T, int N> DEVICE void clear_odd(T* tile) {
+  __syncthreads();
+#pragma unroll 1
+  for (int n = threadIdx.x; n < N; n += MMA_THREADS) {
+    if (!finite(tile[n].bits, T())) tile[n].bits = 0;
+  }
+  __syncthreads();
+}
 
 // The plan of a kernel for head dimensions up to D.
 template <int D> struct Shape {
@@ -149,9 +174,7 @@ template <int D> struct Online {
 // make NaNs of them in rows that don't. The weight of a key that is seen is taken to be positive.
 template <class T, int D, int KEYS, int MT>
 DEVICE void apart(float (&o)[MT][D / 8][4], T* tile, const Params& p, const Sequence& s, int b, int h, int row, int key) {
-  bool odd = false;
-  for (int n = threadIdx.x; n < KEYS * D; n += MMA_THREADS) odd |= !finite(tile[n].bits, T());
-  if (!__syncthreads_or(odd)) return;
+  if (!any_odd<T, KEYS * D>(tile)) return;
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int j = 0; j < KEYS; ++j) {
@@ -173,11 +196,7 @@ DEVICE void apart(float (&o)[MT][D / 8][4], T* tile, const Params& p, const Sequ
       }
     }
   }
-  __syncthreads();
-  for (int n = threadIdx.x; n < KEYS * D; n += MMA_THREADS) {
-    if (!finite(tile[n].bits, T())) tile[n].bits = 0;
-  }
-  __syncthreads();
+  clear_odd<T, KEYS * D>(tile);
 }
 
 // Masks the scores of 16 rows and, if the problem asks for more than a scale, makes scores of products. Returns one bit
@@ -257,7 +276,6 @@ template <class T, int D> DEVICE void mma_forward(const Params& p) {
     return key;
   };
   int key = next(keys.start / S::KEYS * S::KEYS);
-  if (p.splits > 1) key = max(key, keys.start);
   if (key < keys.end) {
     copy_queries<T, D, S::ROWS>(q_tile, p.q, s, h, rows.start, p.dim);
     copy_keys<T, D, S::KEYS>(k_tile, p, p.k, s, hk, key, p.dim);
@@ -400,7 +418,41 @@ template <class T, int D> DEVICE void mma_forward(const Params& p) {
   }
 }
 
+// Merges what splits of the keys gave: O = sum of e^(L_n - L) O_n, L the logarithm of the sum of e^L_n. A warp a row.
+template <class T> DEVICE void merge(const Params& p) {
+  const int lane = threadIdx.x % 32;
+  u32 n = blockIdx.x * (MMA_THREADS / 32) + threadIdx.x / 32;
+  const int i = n % p.tiles;
+  n /= p.tiles;
+  const int h = n % p.q_heads, b = n / p.q_heads;
+  if (b >= p.batch) return;
+  const Sequence s = p.sequences[b];
+  if (i >= s.q_len) return;
+  float top = -INFINITY_OF(float), total = 0;
+  for (int part = 0; part < p.splits; ++part) {
+    top = max_of(top, *query_row<float>(p.part_lse, s, part * p.q_heads + h, i));
+  }
+  for (int part = 0; part < p.splits; ++part) {
+    total += weight(*query_row<float>(p.part_lse, s, part * p.q_heads + h, i), top);
+  }
+  if (lane == 0) *query_row<float>(p.lse, s, h, i) = total == 0 ? -INFINITY_OF(float) : top + logf(total);
+  for (int c = lane; c < p.value_dim; c += 32) {
+    float sum = 0;
+    for (int part = 0; part < p.splits; ++part) {
+      const float e = weight(*query_row<float>(p.part_lse, s, part * p.q_heads + h, i), top);
+      sum += e * query_row<float>(p.part_o, s, part * p.q_heads + h, i)[c];
+    }
+    store(query_row<T>(p.o, s, h, i) + c, total == 0 ? 0 : sum / total);
+  }
+}
+
 }  // namespace attention
+
+#define ATTENTION_MERGE(NAME, T)                                                                                       \
+  extern "C" __global__ void __launch_bounds__(attention::MMA_THREADS)                                                 \
+      attention_merge_##NAME(const __grid_constant__ attention::Params p) {                                            \
+    attention::merge<T>(p);                                                                                            \
+  }
 
 #define ATTENTION_MMA(NAME, T, D)                                                                                      \
   extern "C" __global__ void __launch_bounds__(attention::MMA_THREADS, 2)                                              \

@@ -371,15 +371,13 @@ template <class T> DEVICE void key_gradients(const Params& p) {
   for (int use = task.first_use; use < task.end_use; ++use) {
     const KeyUse keys = p.uses[use];
     const Sequence s = p.sequences[keys.b];
+    // Keys of the sequence that lie beyond the task's rows are computed with, but another block's to store.
     const Range rows = query_range(s, {keys.first, keys.first + keys.keys});
     for (int g = 0; g < p.group; ++g) {
       Place at = {keys.b, hk * p.group + g, rows.start / ROWS * ROWS, keys.first};
       for (; at.row < rows.end; at.row += ROWS) {
         u32 mask[OWN];
         if (!visible(mask, p, s, at)) continue;
-        // Rows of a page end before its tile of keys does; beyond them lie keys of another page.
-#pragma unroll
-        for (int r = 0; r < OWN; ++r) mask[r] &= keys.keys < 32 ? (1u << keys.keys) - 1 : ~0u;
         A zp[OWN], d_s[OWN], slope[OWN];
         meet<T>(zp, d_s, slope, stage, mask, p, s, at);
 #pragma unroll

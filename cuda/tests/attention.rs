@@ -107,6 +107,41 @@ fn long() -> Vec<Case> {
     ]
 }
 
+/// Few queries and many keys: the keys are split, and the splits merged.
+fn decoding() -> Vec<Case> {
+    let spec = AttentionSpec { kv_heads: 1, ..AttentionSpec::dense(2, 2, 3, 1100, 40) };
+    let window = Window { left: Some(600), right: Some(0) };
+    let lengths = Keys::Padded { len: 1100, lengths: Some(vec![1100, 513]) };
+    let keys = paged(&[700, 1050], 48, 23, &mut Random(6));
+    vec![
+        Case { sink: true, ..Case::new("decoding", AttentionSpec { keys: lengths, causal: true, ..spec.clone() }) },
+        Case {
+            bias: Some([true, false, false, false]),
+            ..Case::new("decoding, window", AttentionSpec { window, ..spec.clone() })
+        },
+        Case::new("decoding, pages", AttentionSpec { keys, dropout: Some(Dropout { p: 0.5, seed: 2 }), ..spec }),
+    ]
+}
+
+/// Keys and values that are not finite and that some rows see: those rows show it, and no others do.
+fn odd_numbers() -> Vec<Case> {
+    let spec = AttentionSpec { causal: true, ..AttentionSpec::dense(1, 2, 70, 70, 16) };
+    let sparse =
+        AttentionSpec { block_mask: Some(blocks(&spec, [8, 8], [true, false], &mut Random(8))), ..spec.clone() };
+    let odd = [
+        [None, Some((37, f64::INFINITY))],
+        [None, Some((66, f64::NEG_INFINITY))],
+        [None, Some((5, f64::NAN))],
+        [Some((37, f64::NAN)), None],
+        [Some((44, f64::INFINITY)), None],
+    ];
+    let each = |spec: &AttentionSpec| {
+        let spec = spec.clone();
+        odd.map(move |odd| Case { odd, ..Case::new("odd numbers", spec.clone()) })
+    };
+    [each(&spec), each(&sparse)].concat()
+}
+
 fn run<T: CudaElement>(cases: &[Case]) {
     let Some(turn) = device() else { return };
     trial::<T>(&CudaAttention::new(turn.device.clone()), cases);
@@ -142,6 +177,8 @@ in_every_format! {
     each_layout: layouts();
     each_dimension: dimensions();
     long_sequences: long();
+    few_queries: decoding();
+    not_finite: odd_numbers();
     everything_together: (0..40).map(|n| random_case(n, &[1, 8, 20, 40, 64])).collect::<Vec<_>>();
     everything_by_eights: (100..140).map(|n| random_case(n, &[8, 16, 24, 64, 72, 104, 136])).collect::<Vec<_>>();
 }

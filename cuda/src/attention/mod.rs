@@ -10,8 +10,9 @@
 //! | `params` | the one structure that kernels take |
 //!
 //! Kernels: `kernels/attention_simt.cuh` does everything by multiply-adds, for every element type and dimension.
-//! `kernels/attention_mma.cuh` does it by tensor cores, for `f16` and `bf16` with head dimensions that are multiples of 8
-//! and at most 256. Which of the two a pass takes follows from the element type and the dimensions alone.
+//! `kernels/attention_mma.cuh` and `attention_mma_backward.cuh` do it by tensor cores, for `f16` and `bf16` with head
+//! dimensions that are multiples of 8 and at most 256. Which of the two a pass takes follows from the element type and
+//! the dimensions alone.
 
 mod element;
 mod host;
@@ -62,11 +63,12 @@ impl CudaAttention {
 
     /// The numeric contract kept on tensors stored in `format`: sums, statistics and LSE in `f32`, or in `f64` where the
     /// storage is wider than that; `exp`, `ln` and `tanh` within two units in the last place. Of 16-bit tensors `P` is
-    /// rounded to storage for its product with `V`, and tensor cores may add with truncation.
+    /// rounded to storage for its products with `V` and `dO`, `dS` for those with `Q` and `K`, and tensor cores may add with
+    /// truncation.
     pub fn contract(&self, format: Format) -> Contract {
         let strict = Contract::strict(format);
         if format.precision < Format::F32.precision {
-            Contract { probabilities: format, truncates: true, ..strict }
+            Contract { probabilities: format, score_gradients: format, truncates: true, ..strict }
         } else {
             strict
         }

@@ -1,14 +1,13 @@
 //! A problem, prepared for the device: where each sequence lies, who reads which page, masks and slopes.
 
-use super::element::CudaElement;
 use super::params::{Blocks, Params};
 use crate::{Buffer, CudaError, Device};
 use tilewright_attention::dropout::DropoutMask;
 use tilewright_attention::{AttentionSpec, Keys};
 use tilewright_scalar::{Accum, Element, Real};
 
-/// Key rows that one block of the pass for `dK` and `dV` owns.
-pub(super) const KEY_ROWS: usize = 32;
+/// Key rows that one block of the pass for `dK` and `dV` owns: by multiply-adds, and by tensor cores.
+pub(super) const KEY_ROWS: [usize; 2] = [32, 64];
 
 /// Positions and their differences are 32-bit numbers on the device.
 const LONGEST: usize = 1 << 30;
@@ -18,10 +17,18 @@ const LONGEST: usize = 1 << 30;
 pub struct AttentionPlan<A: Accum + crate::Plain> {
     spec: AttentionSpec,
     params: Params,
-    /// Tasks of the pass for `dK` and `dV`.
-    pub(super) tasks: usize,
+    /// Tasks of the pass for `dK` and `dV`, for each of [`KEY_ROWS`].
+    tasks: [Tasks; 2],
     /// What `params` points to.
     _memory: (Vec<Buffer<u32>>, Option<Buffer<u8>>, Option<Buffer<A>>),
+}
+
+/// Where the tasks and uses of one size are on the device, and how many tasks there are.
+#[derive(Clone, Copy, Debug)]
+struct Tasks {
+    tasks: u64,
+    uses: u64,
+    count: usize,
 }
 
 impl<A: Accum + crate::Plain> AttentionPlan<A> {
@@ -37,17 +44,17 @@ impl<A: Accum + crate::Plain> AttentionPlan<A> {
             return Err(CudaError::Unsupported { what: "attention with an axis longer than 2^30".into() });
         }
         let mut params = numbers::<A>(spec);
-        let (tasks, uses) = key_tasks(spec);
         let upload = |what, words: Vec<u32>| Buffer::from_slice(device, what, &words);
-        let memory = vec![
-            upload("sequences", sequences(spec))?,
-            upload("page table", table(spec))?,
-            upload("key tasks", tasks.iter().flat_map(KeyTask::words).collect())?,
-            upload("uses of keys", uses.iter().flat_map(KeyUse::words).collect())?,
-        ];
-        params.sequences = memory[0].address();
-        params.table = memory[1].address();
-        (params.tasks, params.uses) = (memory[2].address(), memory[3].address());
+        let mut memory = vec![upload("sequences", sequences(spec))?, upload("page table", table(spec))?];
+        (params.sequences, params.table) = (memory[0].address(), memory[1].address());
+        let mut sizes = Vec::new();
+        for rows in KEY_ROWS {
+            let (tasks, uses) = key_tasks(spec, rows);
+            let there = upload("key tasks", tasks.iter().flat_map(KeyTask::words).collect())?;
+            let users = upload("uses of keys", uses.iter().flat_map(KeyUse::words).collect())?;
+            sizes.push(Tasks { tasks: there.address(), uses: users.address(), count: tasks.len() });
+            memory.extend([there, users]);
+        }
         let blocks = spec.block_mask.as_ref().map(|mask| {
             let bytes: Vec<u8> = mask.blocks.iter().map(|set| u8::from(*set)).collect();
             Buffer::from_slice(device, "block mask", &bytes)
@@ -71,12 +78,19 @@ impl<A: Accum + crate::Plain> AttentionPlan<A> {
         });
         let slopes = slopes.transpose()?;
         params.slopes = slopes.as_ref().map_or(0, Buffer::address);
-        Ok(Self { spec: spec.clone(), params, tasks: tasks.len(), _memory: (memory, blocks, slopes) })
+        Ok(Self { spec: spec.clone(), params, tasks: [sizes[0], sizes[1]], _memory: (memory, blocks, slopes) })
     }
 
     /// The problem.
     pub fn spec(&self) -> &AttentionSpec {
         &self.spec
+    }
+
+    /// Points a parameter to the tasks of the size `KEY_ROWS[size]`; returns how many there are.
+    pub(super) fn set_tasks(&self, size: usize, params: &mut Params) -> usize {
+        let Tasks { tasks, uses, count } = self.tasks[size];
+        (params.tasks, params.uses) = (tasks, uses);
+        count
     }
 
     /// The kernels' parameter, without tensors.
@@ -88,11 +102,6 @@ impl<A: Accum + crate::Plain> AttentionPlan<A> {
 /// The plan for tensors of `T`.
 pub type PlanOf<T> = AttentionPlan<<T as Element>::Accum>;
 
-/// Checks at compile time that every element has a plan.
-const fn _every_element_has_a_plan<T: CudaElement>(plan: &PlanOf<T>) -> &PlanOf<T> {
-    plan
-}
-
 /// Everything of the problem that is a number.
 fn numbers<A: Accum>(spec: &AttentionSpec) -> Params {
     let mask = spec.dropout.map(DropoutMask::new);
@@ -102,7 +111,7 @@ fn numbers<A: Accum>(spec: &AttentionSpec) -> Params {
     Params {
         scale: spec.scale,
         cap: spec.softcap.unwrap_or(0.0),
-        cap_mode: bends.map_or(0, |bends| if bends { 1 } else { 2 }),
+        cap_mode: bends.map_or(0, |bends| 2 - i32::from(bends)),
         keep: mask.map_or(1.0, |mask| mask.keep_factor()),
         threshold: spec.dropout.map_or(0, |dropout| (dropout.p * 4_294_967_296.0 + 0.5) as u64),
         seed: [seed as u32, (seed >> 32) as u32],
@@ -193,12 +202,12 @@ impl KeyUse {
 
 /// Tiles over everything stored, used or not: rows of one sequence, or of one page, so that whoever shares a page has
 /// its gradients added by one block in a fixed order.
-fn key_tasks(spec: &AttentionSpec) -> (Vec<KeyTask>, Vec<KeyUse>) {
+fn key_tasks(spec: &AttentionSpec, size: usize) -> (Vec<KeyTask>, Vec<KeyUse>) {
     let (mut tasks, mut uses) = (Vec::new(), Vec::new());
     // Rows of storage from `row` on, and the sequences' keys that lie there: (sequence, first key, end of its keys).
     let mut add = |slot: usize, row: usize, len: usize, readers: &[(usize, usize, usize)]| {
-        for start in (0..len).step_by(KEY_ROWS) {
-            let (rows, first_use) = (KEY_ROWS.min(len - start), uses.len());
+        for start in (0..len).step_by(size) {
+            let (rows, first_use) = (size.min(len - start), uses.len());
             for &(b, first, end) in readers {
                 let keys = (first + start + rows).min(end).saturating_sub(first + start);
                 if keys > 0 {
@@ -241,7 +250,7 @@ mod tests {
         for keys in [paged, padded, Keys::Packed { cu_seqlens: vec![0, 65, 65, 97] }] {
             let queries = Queries::Padded { len: 3 };
             let spec = AttentionSpec { queries, keys, ..AttentionSpec::dense(3, 1, 3, 3, 4) };
-            let (tasks, uses) = key_tasks(&spec);
+            let (tasks, uses) = key_tasks(&spec, 32);
             let mut found = Vec::new();
             let [slots, _, rows, _] = spec.k_shape();
             let mut owned = vec![0; slots * rows];

@@ -60,8 +60,9 @@ pub struct DeviceGradients<'a, T: CudaElement> {
     pub d_sink: Option<&'a mut Buffer<T::Accum>>,
 }
 
-/// Query rows of a tile, and threads of a block, of the kernels that do everything.
+/// Query rows and keys of a tile, and threads of a block, of the kernels that do everything.
 const ROWS: usize = 16;
+const KEYS: usize = 32;
 const THREADS: u32 = 128;
 
 impl CudaAttention {
@@ -110,8 +111,13 @@ impl CudaAttention {
         params.d_k = tensor("d_k", gradients.d_k, spec.k_shape())?;
         params.d_v = tensor("d_v", gradients.d_v, spec.v_shape())?;
         self.query_side::<T>("row_dots", spec, &params, 1)?;
-        self.query_side::<T>("query_gradients", spec, &params, spec.head_dim)?;
-        self.key_side::<T>(plan, &params)?;
+        match TensorCores::for_problem::<T>(spec) {
+            Some(cores) => self.backward_by_tensor_cores::<T>(plan, cores, &params)?,
+            None => {
+                self.query_side::<T>("query_gradients", spec, &params, spec.head_dim)?;
+                self.key_side::<T>(plan, &params)?;
+            }
+        }
         if let Some(d_bias) = &gradients.d_bias {
             let shape = inputs.bias.map(|(_, shape)| shape).ok_or_else(|| missing("d_bias", "bias"))?;
             length("d_bias", d_bias, &shape)?;
@@ -144,13 +150,13 @@ impl CudaAttention {
     fn key_side<T: CudaElement>(&self, plan: &PlanOf<T>, params: &Params) -> Result<(), CudaError> {
         let spec = plan.spec();
         let columns = spec.head_dim.max(spec.value_dim).div_ceil(T::WIDTHS[1]);
-        let blocks = product(&[plan.tasks, spec.kv_heads, columns]);
-        let params = Params { columns: columns as i32, ..*params };
+        let mut params = Params { columns: columns as i32, ..*params };
+        let blocks = product(&[plan.set_tasks(0, &mut params), spec.kv_heads, columns]);
         self.launch(T::SIMT, &name::<T>("key_gradients"), blocks, THREADS, 0, &params)
     }
 
     fn bias_side<T: CudaElement>(&self, params: &Params, shape: [usize; 4]) -> Result<(), CudaError> {
-        let blocks = product(&[shape[0], shape[1], shape[2].div_ceil(ROWS), shape[3].div_ceil(super::plan::KEY_ROWS)]);
+        let blocks = product(&[shape[0], shape[1], shape[2].div_ceil(ROWS), shape[3].div_ceil(KEYS)]);
         let params = Params { bias_shape: shape.map(|axis| axis as i32), ..*params };
         self.launch(T::SIMT, &name::<T>("bias_gradient"), blocks, THREADS, 0, &params)
     }
