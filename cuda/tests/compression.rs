@@ -9,6 +9,7 @@ use common::{Random, device, fault};
 use compression_common::{Shape, bits, gradient, shapes, specs};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use std::sync::{Mutex, PoisonError};
 use tilewright_compression::invariants::verify_step;
 use tilewright_compression::memory::sum_of_squares;
 use tilewright_compression::message::word;
@@ -92,7 +93,7 @@ fn cases(software: u32, real: u32) -> u32 {
 #[test]
 fn any_problem_has_the_bits_of_the_cpu() {
     let Some(turn) = device() else { return };
-    let mut cuda = CudaCompressor::new(&turn.device).unwrap();
+    let cuda = Mutex::new(CudaCompressor::new(&turn.device).unwrap());
     let problems =
         (specs(), prop::collection::vec(shapes(), 1..4), prop::sample::select(vec![1.0f32, 0.37]), any::<u64>());
     let mut runner = TestRunner::new(compression_common::config(cases(60, 600)));
@@ -100,6 +101,7 @@ fn any_problem_has_the_bits_of_the_cpu() {
         if spec.len > longest() {
             spec.len %= longest();
         }
+        let mut cuda = cuda.lock().unwrap_or_else(PoisonError::into_inner);
         try_steps(&mut cuda, &spec, &shapes, scale, seed).map_err(TestCaseError::fail)
     });
     if let Err(error) = verdict {

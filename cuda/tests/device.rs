@@ -91,7 +91,7 @@ fn what_is_wrong_with_a_launch_is_said() -> Result<(), CudaError> {
 
     let error = device.kernel(&NONSENSE, "k").err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.starts_with("loading kernels of nonsense: CUDA_ERROR_INVALID_PTX: "), "{error}");
-    assert!(error.contains('4') && !error.contains('\n'), "{error}");
+    assert!(error.contains('5') && !error.contains('\n'), "{error}");
     Ok(())
 }
 
