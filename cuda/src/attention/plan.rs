@@ -20,13 +20,16 @@ pub struct AttentionPlan<A: Accum + crate::Plain> {
     /// Tasks of the pass for `dK` and `dV`, for each of [`KEY_ROWS`].
     tasks: [Tasks; 2],
     /// What `params` points to.
-    _memory: (Vec<Buffer<u32>>, Option<Buffer<u8>>, Option<Buffer<A>>),
+    _memory: Memory<A>,
 }
+
+/// Tables of integers, the block mask, the slopes.
+type Memory<A> = (Vec<Buffer<u32>>, Option<Buffer<u8>>, Option<Buffer<A>>);
 
 /// Where the tasks and uses of one size are on the device, and how many tasks there are.
 #[derive(Clone, Copy, Debug)]
 struct Tasks {
-    tasks: u64,
+    list: u64,
     uses: u64,
     count: usize,
 }
@@ -52,7 +55,7 @@ impl<A: Accum + crate::Plain> AttentionPlan<A> {
             let (tasks, uses) = key_tasks(spec, rows);
             let there = upload("key tasks", tasks.iter().flat_map(KeyTask::words).collect())?;
             let users = upload("uses of keys", uses.iter().flat_map(KeyUse::words).collect())?;
-            sizes.push(Tasks { tasks: there.address(), uses: users.address(), count: tasks.len() });
+            sizes.push(Tasks { list: there.address(), uses: users.address(), count: tasks.len() });
             memory.extend([there, users]);
         }
         let blocks = spec.block_mask.as_ref().map(|mask| {
@@ -88,8 +91,8 @@ impl<A: Accum + crate::Plain> AttentionPlan<A> {
 
     /// Points a parameter to the tasks of the size `KEY_ROWS[size]`; returns how many there are.
     pub(super) fn set_tasks(&self, size: usize, params: &mut Params) -> usize {
-        let Tasks { tasks, uses, count } = self.tasks[size];
-        (params.tasks, params.uses) = (tasks, uses);
+        let Tasks { list, uses, count } = self.tasks[size];
+        (params.tasks, params.uses) = (list, uses);
         count
     }
 

@@ -111,12 +111,11 @@ impl CudaAttention {
         params.d_k = tensor("d_k", gradients.d_k, spec.k_shape())?;
         params.d_v = tensor("d_v", gradients.d_v, spec.v_shape())?;
         self.query_side::<T>("row_dots", spec, &params, 1)?;
-        match TensorCores::for_problem::<T>(spec) {
-            Some(cores) => self.backward_by_tensor_cores::<T>(plan, cores, &params)?,
-            None => {
-                self.query_side::<T>("query_gradients", spec, &params, spec.head_dim)?;
-                self.key_side::<T>(plan, &params)?;
-            }
+        if let Some(cores) = TensorCores::for_problem::<T>(spec) {
+            self.backward_by_tensor_cores::<T>(plan, cores, &params)?;
+        } else {
+            self.query_side::<T>("query_gradients", spec, &params, spec.head_dim)?;
+            self.key_side::<T>(plan, &params)?;
         }
         if let Some(d_bias) = &gradients.d_bias {
             let shape = inputs.bias.map(|(_, shape)| shape).ok_or_else(|| missing("d_bias", "bias"))?;
