@@ -103,13 +103,12 @@ impl Module {
     pub(crate) fn kernel(module: &Arc<Self>, device: &Device, name: &str) -> Result<Kernel, CudaError> {
         // See `Device::kernel`.
         let mut functions = module.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        let function = match functions.get(name) {
-            Some(function) => Arc::clone(function),
-            None => {
-                let function = Arc::new(module.function(device, name)?);
-                functions.insert(name.into(), Arc::clone(&function));
-                function
-            }
+        let function = if let Some(function) = functions.get(name) {
+            Arc::clone(function)
+        } else {
+            let function = Arc::new(module.function(device, name)?);
+            functions.insert(name.into(), Arc::clone(&function));
+            function
         };
         Ok(Kernel { device: device.clone(), function, _module: Arc::clone(module) })
     }

@@ -233,7 +233,9 @@ fn decoding_adds_in_the_order_of_ranks() {
             last.push(word(len as u32, 1.0));
         }
         if case % 2 == 0 {
-            messages.iter_mut().for_each(|words| words.sort_unstable());
+            for words in &mut messages {
+                words.sort_unstable();
+            }
         }
         let messages: Vec<&[u64]> = messages.iter().map(|words| &**words).collect();
         let reduction = [Reduction::Sum, Reduction::Mean][case % 2];

@@ -51,7 +51,6 @@ impl Nvrtc {
         let get: Symbol<'_, unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int> = symbol(&library, "nvrtcVersion")?;
         // SAFETY: it writes two integers.
         let status = unsafe { get(&raw mut major, &raw mut minor) };
-        drop(get);
         if status != 0 {
             bail!("NVRTC does not tell its version: status {status}");
         }

@@ -9,14 +9,14 @@ use tilewright_cuda::{CudaError, Device};
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A device and the turn to use it.
-pub struct Turn {
-    pub device: Device,
+pub(crate) struct Turn {
+    pub(crate) device: Device,
     _turn: MutexGuard<'static, ()>,
 }
 
 /// The first device, or `None` with a line that says why not, which is counted in the output. Where a GPU must be, the
 /// variable TILEWRIGHT_REQUIRE_GPU makes a skip a failure.
-pub fn device() -> Option<Turn> {
+pub(crate) fn device() -> Option<Turn> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     software();
     match Device::open(0) {
@@ -31,7 +31,7 @@ pub fn device() -> Option<Turn> {
 }
 
 /// Whether the error says that there is nothing to work with, rather than that something is broken.
-pub fn is_absence(error: &CudaError) -> bool {
+pub(crate) fn is_absence(error: &CudaError) -> bool {
     matches!(
         error,
         CudaError::DriverMissing
@@ -42,7 +42,7 @@ pub fn is_absence(error: &CudaError) -> bool {
 }
 
 /// Loads the software driver, where TILEWRIGHT_SOFTGPU_LIB names it; cudarc then finds it by its name.
-pub fn software() {
+pub(crate) fn software() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let Some(path) = std::env::var_os("TILEWRIGHT_SOFTGPU_LIB") else { return };
@@ -59,7 +59,7 @@ pub fn software() {
 }
 
 /// What the software driver has to say about the last fault; empty on a real one.
-pub fn fault() -> String {
+pub(crate) fn fault() -> String {
     let Some(path) = std::env::var_os("TILEWRIGHT_SOFTGPU_LIB") else { return String::new() };
     // SAFETY: it is loaded already.
     let Ok(library) = (unsafe { libloading::Library::new(path) }) else { return String::new() };
@@ -74,10 +74,10 @@ pub fn fault() -> String {
 
 /// Numbers without a pattern, the same everywhere.
 #[derive(Clone)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -85,12 +85,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n.max(1) as u64) as usize
     }
 
     /// Between −1 and 1.
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 }
