@@ -52,6 +52,11 @@ pub enum AttentionError {
         /// The name of what is lacking.
         what: &'static str,
     },
+    /// What the implementation runs on (a device, a driver, another process) failed.
+    Backend {
+        /// What it said, on one line.
+        problem: String,
+    },
 }
 
 impl fmt::Display for AttentionError {
@@ -62,6 +67,7 @@ impl fmt::Display for AttentionError {
             Self::Presence { tensor, problem } => write!(f, "tensor {tensor}: {problem}"),
             Self::Overflow { what, got } => write!(f, "{what}: {got} overflows the address space"),
             Self::Unsupported { what } => write!(f, "unsupported: {what}"),
+            Self::Backend { problem } => write!(f, "backend: {problem}"),
         }
     }
 }

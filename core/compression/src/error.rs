@@ -66,6 +66,11 @@ pub enum CompressionError {
         /// The name of what is lacking.
         what: &'static str,
     },
+    /// What the implementation runs on (a device, a driver, another process) failed.
+    Backend {
+        /// What it said, on one line.
+        problem: String,
+    },
 }
 
 impl fmt::Display for CompressionError {
@@ -82,6 +87,7 @@ impl fmt::Display for CompressionError {
             Self::Codec { at, problem } => write!(f, "encoded message, byte {at}: {problem}"),
             Self::OutOfMemory { what, elements } => write!(f, "{what}: no memory for {elements} elements"),
             Self::Unsupported { what } => write!(f, "unsupported: {what}"),
+            Self::Backend { problem } => write!(f, "backend: {problem}"),
         }
     }
 }

@@ -66,6 +66,11 @@ pub enum GroupLassoError {
         /// The name of what is lacking.
         what: &'static str,
     },
+    /// What the implementation runs on (a device, a driver, another process) failed.
+    Backend {
+        /// What it said, on one line.
+        problem: String,
+    },
 }
 
 impl fmt::Display for GroupLassoError {
@@ -82,6 +87,7 @@ impl fmt::Display for GroupLassoError {
             Self::Source { problem } => write!(f, "features: {problem}"),
             Self::OutOfMemory { what, bytes } => write!(f, "{what}: no memory for {bytes} bytes"),
             Self::Unsupported { what } => write!(f, "unsupported: {what}"),
+            Self::Backend { problem } => write!(f, "backend: {problem}"),
         }
     }
 }

@@ -1,0 +1,166 @@
+//! The kernels of `compression.cu` and the structures that they are given.
+
+use crate::{CudaError, Device, Kernel, Unit, Value};
+use tilewright_compression::hash::mix;
+use tilewright_compression::{Feedback, ValueFormat};
+
+/// The PTX of `compression.cu`.
+pub static UNIT: Unit = Unit { name: "compression", ptx: include_str!("../../ptx/compression.ptx") };
+
+/// Elements of a tile of the compaction.
+pub(super) const TILE: usize = 4096;
+/// Threads of its blocks.
+pub(super) const THREADS: u32 = 256;
+/// Numbers of `Control`, 32 bits each; and where some of them are.
+pub(super) const CONTROL: usize = 12;
+pub(super) const WORDS: usize = 6;
+pub(super) const FIRST_BAD: usize = 8;
+pub(super) const REFINING: usize = 9;
+/// Numbers of `Batch`, and thresholds in one.
+pub(super) const BATCH_NUMBERS: usize = 64;
+pub(super) const BATCH: u32 = 32;
+/// Places of a histogram.
+pub(super) const DIGITS: usize = 2048;
+/// Shift and width of each digit of a magnitude.
+pub(super) const SPLIT: [(u32, u32); 3] = [(20, 11), (10, 10), (0, 10)];
+
+/// How a gradient enters the memory; `Feedback` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entering {
+    kind: u32,
+    masking: u32,
+    factor: f32,
+    pub(super) scale: f32,
+}
+
+impl Entering {
+    pub(super) fn new(feedback: Feedback, scale: f32) -> Self {
+        match feedback {
+            Feedback::None => Self { kind: 0, masking: 0, factor: 0.0, scale },
+            Feedback::Residual => Self { kind: 1, masking: 0, factor: 0.0, scale },
+            Feedback::Momentum { factor, nesterov, masking } => {
+                Self { kind: if nesterov { 3 } else { 2 }, masking: u32::from(masking), factor, scale }
+            }
+        }
+    }
+}
+
+/// Values to choose from.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Values {
+    pub(super) at: u64,
+    pub(super) start: u64,
+    pub(super) stride: u64,
+    pub(super) count: u64,
+    pub(super) scale: f32,
+    pub(super) pad: u32,
+}
+
+/// A keyed permutation of `0..len`, as `tilewright_compression::select::Permutation` defines it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Permutation {
+    len: u32,
+    mask: u32,
+    shift: u32,
+    pad: u32,
+    factor: [u32; 8],
+    summand: [u32; 8],
+}
+
+impl Permutation {
+    /// `len` is at least 1.
+    pub(super) fn new(len: u32, keys: [u32; 2]) -> Self {
+        let bits = (32 - len.saturating_sub(1).leading_zeros()).max(1);
+        let factor = std::array::from_fn(|r| mix(keys[0], 2 * r as u32) | 1);
+        let summand = std::array::from_fn(|r| mix(keys[1], 2 * r as u32 + 1));
+        Self { len, mask: u32::MAX >> (32 - bits), shift: bits.div_ceil(2), pad: 0, factor, summand }
+    }
+}
+
+/// What the compaction is to do.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Emit {
+    pub(super) entering: Entering,
+    pub(super) gradient: u64,
+    pub(super) momentum: u64,
+    pub(super) velocity: u64,
+    pub(super) bitmap: u64,
+    pub(super) words: u64,
+    pub(super) table: u64,
+    pub(super) n: u64,
+    pub(super) capacity: u64,
+    pub(super) fused: u32,
+    pub(super) format: u32,
+    pub(super) slots: u32,
+    pub(super) seed: u32,
+    pub(super) racing: u32,
+    pub(super) pad: u32,
+}
+
+/// The number that kernels know a format by.
+pub(super) fn format(value: ValueFormat) -> u32 {
+    match value {
+        ValueFormat::F32 => 0,
+        ValueFormat::Bf16 => 1,
+        ValueFormat::F16 => 2,
+    }
+}
+
+// SAFETY: numbers, in the order and of the sizes that `compression.cu` gives them.
+unsafe impl Value for Entering {}
+// SAFETY: as above.
+unsafe impl Value for Values {}
+// SAFETY: as above.
+unsafe impl Value for Permutation {}
+// SAFETY: as above.
+unsafe impl Value for Emit {}
+
+/// Every kernel of the unit, loaded.
+pub(super) struct Kernels {
+    pub(super) update: Kernel,
+    pub(super) first_bad: Kernel,
+    pub(super) gather: Kernel,
+    pub(super) search: Kernel,
+    pub(super) count: Kernel,
+    pub(super) pick: Kernel,
+    pub(super) cut: Kernel,
+    pub(super) all_ties: Kernel,
+    pub(super) thresholds: Kernel,
+    pub(super) tally: Kernel,
+    pub(super) decide: Kernel,
+    pub(super) permute: Kernel,
+    pub(super) emit: Kernel,
+    pub(super) slots: Kernel,
+    pub(super) add: Kernel,
+    pub(super) mean: Kernel,
+    pub(super) squares: Kernel,
+}
+
+impl Kernels {
+    pub(super) fn new(device: &Device) -> Result<Self, CudaError> {
+        let get = |name: &str| device.kernel(&UNIT, &format!("compression_{name}"));
+        Ok(Self {
+            update: get("update")?,
+            first_bad: get("first_bad")?,
+            gather: get("gather")?,
+            search: get("search")?,
+            count: get("count")?,
+            pick: get("pick")?,
+            cut: get("cut")?,
+            all_ties: get("all_ties")?,
+            thresholds: get("thresholds")?,
+            tally: get("tally")?,
+            decide: get("decide")?,
+            permute: get("permute")?,
+            emit: get("emit")?,
+            slots: get("slots")?,
+            add: get("add")?,
+            mean: get("mean")?,
+            squares: get("squares")?,
+        })
+    }
+}

@@ -1,0 +1,546 @@
+//! Compression of gradients that are on the device already. Everything is put on the device's stream and nothing waits,
+//! but where the documentation of [`ResidentCompressor::compress`] says so.
+
+use super::kernels::{
+    BATCH, BATCH_NUMBERS, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, Kernels, Permutation, REFINING, SPLIT, THREADS,
+    TILE, Values, WORDS, format,
+};
+use crate::{Buffer, Config, CudaError, Device};
+use tilewright_compression::hash::StepSeeds;
+use tilewright_compression::key::magnitude;
+use tilewright_compression::select::{LEAST, Sample};
+use tilewright_compression::{
+    CompressionError, CompressionSpec, Feedback, Memory, Message, NonFinite, Placement, Policy, Reduction, Refinement,
+    Sampling, Selector, Step,
+};
+
+/// [`Memory`] on a device.
+#[derive(Debug)]
+pub struct ResidentMemory {
+    /// `v`: what is waiting to be sent.
+    pub velocity: Buffer<f32>,
+    /// `u`: momentum.
+    pub momentum: Buffer<f32>,
+}
+
+impl ResidentMemory {
+    /// Memory of a bucket that has seen no gradient.
+    ///
+    /// # Errors
+    /// The specification is invalid, or the device has no room.
+    pub fn new(device: &Device, spec: &CompressionSpec) -> Result<Self, CompressionError> {
+        spec.validate()?;
+        let (velocity, momentum) = Memory::lengths(spec);
+        Ok(Self {
+            velocity: Buffer::zeros(device, "velocity", velocity)?,
+            momentum: Buffer::zeros(device, "momentum", momentum)?,
+        })
+    }
+}
+
+/// [`Message`] on a device, with room for the longest that its specification can make.
+#[derive(Debug)]
+pub struct ResidentMessage {
+    pub(super) words: Buffer<u64>,
+    pub(super) control: Buffer<u32>,
+}
+
+impl ResidentMessage {
+    /// Room for a message: `k` words for the selectors that know it, as many as there are slots with a table, as many as
+    /// the refinement tolerates; the whole bucket for a fixed threshold or one that is not refined.
+    ///
+    /// # Errors
+    /// The specification is invalid, or the device has no room.
+    pub fn new(device: &Device, spec: &CompressionSpec) -> Result<Self, CompressionError> {
+        spec.validate()?;
+        Ok(Self {
+            words: Buffer::uninit(device, "message", longest(spec)?)?,
+            control: Buffer::zeros(device, "control block", CONTROL)?,
+        })
+    }
+
+    /// Its length. Waits for it.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`].
+    pub fn len(&self) -> Result<usize, CudaError> {
+        let mut words = [0; 2];
+        self.control.download_at(WORDS, &mut words)?;
+        Ok(words[0] as usize | (words[1] as usize) << 32)
+    }
+
+    /// Whether nothing is sent. Waits.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`].
+    pub fn is_empty(&self) -> Result<bool, CudaError> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The words of the message, the first [`len`](Self::len) of this buffer.
+    pub fn words(&self) -> &Buffer<u64> {
+        &self.words
+    }
+
+    /// Copies it to the host. Waits for it.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`].
+    pub fn download(&self, message: &mut Message) -> Result<(), CudaError> {
+        message.words.resize(self.len()?, 0);
+        self.words.download(&mut message.words)
+    }
+}
+
+/// The most words that a message can have.
+fn longest(spec: &CompressionSpec) -> Result<usize, CompressionError> {
+    let aim = spec.selector.aim(spec.len).unwrap_or(spec.len);
+    let candidates = match spec.selector {
+        Selector::ExactTopK(_) | Selector::RandomK(_) => aim,
+        Selector::SampledThreshold(_, Sampling { refine: Some(refine), .. }) => {
+            (f64::from(refine.upper) * aim as f64).min(spec.len as f64).ceil() as usize
+        }
+        Selector::SampledThreshold(..) | Selector::FixedThreshold(_) => spec.len,
+    };
+    let slots = spec.slots()?.map_or(usize::MAX, |slots| slots as usize);
+    Ok(candidates.min(spec.len).min(slots))
+}
+
+/// DGC, DRAGONN and their relatives on a device, for data that stay there. It keeps its working memory; one serves any
+/// number of buckets, one after the other.
+pub struct ResidentCompressor {
+    device: Device,
+    kernels: Kernels,
+    room: Room,
+}
+
+/// Working memory.
+struct Room {
+    histogram: Buffer<u32>,
+    batch: Buffer<u32>,
+    sample: Buffer<f32>,
+    /// All zero between steps.
+    table: Buffer<u64>,
+    bitmap: Buffer<u32>,
+    states: Buffer<u64>,
+    tiles: Buffer<u32>,
+    squares: Buffer<f64>,
+    beyond: Buffer<u32>,
+}
+
+/// One step: what it works on.
+struct Job<'a> {
+    spec: &'a CompressionSpec,
+    scale: f32,
+    seeds: StepSeeds,
+    gradient: &'a Buffer<f32>,
+    memory: &'a mut ResidentMemory,
+    message: &'a mut ResidentMessage,
+}
+
+impl Job<'_> {
+    /// The values after the gradient came in.
+    fn values(&self) -> Values {
+        let (at, scale) = if self.spec.feedback == Feedback::None {
+            (self.gradient.address(), self.scale)
+        } else {
+            (self.memory.velocity.address(), 1.0)
+        };
+        Values { at, start: 0, stride: 1, count: self.spec.len as u64, scale, pad: 0 }
+    }
+}
+
+impl ResidentCompressor {
+    /// Loads the kernels.
+    ///
+    /// # Errors
+    /// [`CudaError::Load`], [`CudaError::OutOfMemory`].
+    pub fn new(device: &Device) -> Result<Self, CudaError> {
+        let room = Room {
+            histogram: Buffer::zeros(device, "histogram", DIGITS)?,
+            batch: Buffer::zeros(device, "thresholds", BATCH_NUMBERS)?,
+            sample: Buffer::uninit(device, "sample", 0)?,
+            table: Buffer::uninit(device, "hash table", 0)?,
+            bitmap: Buffer::uninit(device, "bitmap", 0)?,
+            states: Buffer::uninit(device, "tile states", 0)?,
+            tiles: Buffer::zeros(device, "tile counter", 1)?,
+            squares: Buffer::uninit(device, "sums of squares", 0)?,
+            beyond: Buffer::zeros(device, "flag", 1)?,
+        };
+        Ok(Self { device: device.clone(), kernels: Kernels::new(device)?, room })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// One step of one bucket: [`Compressor::compress`](tilewright_compression::Compressor::compress) on the device, with
+    /// the same bits ([`Policy::Any`] aside). Nothing waits, except that
+    ///
+    /// * working memory grows when a bucket is larger than all before it;
+    /// * [`NonFinite::Reject`] has to know before anything changes;
+    /// * a refinement of more than 31 iterations asks after each 31 whether it is done.
+    ///
+    /// # Errors
+    /// The specification is invalid, or an array has the wrong length; then nothing has changed. Or the device failed.
+    pub fn compress(
+        &mut self,
+        spec: &CompressionSpec,
+        step: Step,
+        gradient: &Buffer<f32>,
+        memory: &mut ResidentMemory,
+        message: &mut ResidentMessage,
+    ) -> Result<(), CompressionError> {
+        self.check(spec, step, gradient, memory, message)?;
+        self.reserve(spec)?;
+        let seeds = StepSeeds::new(spec.seed, step.number);
+        let mut job = Job { spec, scale: step.scale, seeds, gradient, memory, message };
+        if spec.non_finite == NonFinite::Reject {
+            self.refuse_non_finite(&mut job)?;
+        }
+        self.run(&mut job)?;
+        Ok(())
+    }
+
+    fn check(
+        &self,
+        spec: &CompressionSpec,
+        step: Step,
+        gradient: &Buffer<f32>,
+        memory: &ResidentMemory,
+        message: &ResidentMessage,
+    ) -> Result<(), CompressionError> {
+        spec.validate()?;
+        if !step.scale.is_finite() {
+            let got = step.scale.to_string();
+            return Err(CompressionError::Spec { field: "scale", got, expected: "a finite number" });
+        }
+        let (velocity, momentum) = Memory::lengths(spec);
+        length("gradient", gradient.len(), spec.len)?;
+        length("velocity", memory.velocity.len(), velocity)?;
+        length("momentum", memory.momentum.len(), momentum)?;
+        length("control block", message.control.len(), CONTROL)?;
+        if message.words.len() < longest(spec)? {
+            length("message", message.words.len(), longest(spec)?)?;
+        }
+        for device in [gradient.device(), memory.velocity.device(), memory.momentum.device(), message.words.device()] {
+            if !device.is(&self.device) {
+                let expected = "one of the compressor's";
+                return Err(CudaError::argument("buffer", "one of another device or stream", expected).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Working memory for such a bucket.
+    fn reserve(&mut self, spec: &CompressionSpec) -> Result<(), CompressionError> {
+        let (device, room) = (&self.device, &mut self.room);
+        if let Some(slots) = spec.slots()?
+            && room.table.len() < slots as usize
+        {
+            // The old one goes first: both may not fit.
+            room.table = Buffer::uninit(device, "hash table", 0)?;
+            room.table = Buffer::zeros(device, "hash table", slots as usize)?;
+        }
+        let slots = spec.slots()?.unwrap_or(0) as usize;
+        grow(&mut room.states, device, "tile states", 2 * spec.len.max(slots).div_ceil(TILE))?;
+        match spec.selector {
+            Selector::SampledThreshold(count, sampling) => {
+                let sample = Sample::new(spec.len, count.of(spec.len), sampling.ratio, 0);
+                grow(&mut room.sample, device, "sample", sample.count)?;
+            }
+            Selector::RandomK(_) => grow(&mut room.bitmap, device, "bitmap", spec.len.div_ceil(32))?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Blocks of 256 threads for a loop over `n`.
+    fn many(&self, n: u64) -> Config {
+        let most = u64::from(self.device.multiprocessors()) * 8;
+        Config::new(n.div_ceil(4 * u64::from(THREADS)).clamp(1, most) as u32, THREADS)
+    }
+
+    fn refuse_non_finite(&self, job: &mut Job<'_>) -> Result<(), CompressionError> {
+        let n = job.spec.len as u64;
+        let mut control = Buffer::from_slice(&self.device, "control block", &[u32::MAX; CONTROL])?;
+        let launch = self.kernels.first_bad.launch(self.many(n)).read(job.gradient).value(n).write(&mut control);
+        // SAFETY: the gradient has `n` numbers, the control block its own.
+        unsafe { launch.run() }?;
+        let mut index = [0];
+        control.download_at(FIRST_BAD, &mut index)?;
+        let index = index[0] as usize;
+        if index >= job.spec.len {
+            return Ok(());
+        }
+        let mut value = [0.0];
+        job.gradient.download_at(index, &mut value)?;
+        Err(CompressionError::NonFinite { index, bits: value[0].to_bits() })
+    }
+
+    fn run(&mut self, job: &mut Job<'_>) -> Result<(), CudaError> {
+        job.message.control.clear()?;
+        let (len, spec) = (job.spec.len, job.spec);
+        let aim = spec.selector.aim(len);
+        if len == 0 {
+            return Ok(());
+        }
+        if aim == Some(0) {
+            return self.update(job, false);
+        }
+        let k = aim.unwrap_or(0) as u64;
+        match spec.selector {
+            Selector::FixedThreshold(threshold) => {
+                self.cut(job, magnitude(threshold).max(LEAST))?;
+                self.emit(job, true, false)
+            }
+            Selector::ExactTopK(_) => {
+                self.update(job, true)?;
+                self.search(job, k)?;
+                let values = job.values();
+                self.digits(job, values, true)?;
+                self.emit(job, false, false)
+            }
+            Selector::SampledThreshold(_, sampling) => {
+                self.update(job, false)?;
+                self.sampled(job, k, sampling)?;
+                self.emit(job, false, false)
+            }
+            Selector::RandomK(_) => {
+                self.cut(job, LEAST)?;
+                self.permute(job, k as u32)?;
+                self.emit(job, true, true)
+            }
+        }
+    }
+
+    /// The gradient enters the memory; with `histogram`, first digits are counted.
+    fn update(&mut self, job: &mut Job<'_>, histogram: bool) -> Result<(), CudaError> {
+        let n = job.spec.len as u64;
+        let ResidentMemory { velocity, momentum } = &mut *job.memory;
+        let launch = self.kernels.update.launch(self.many(n)).value(Entering::new(job.spec.feedback, job.scale));
+        let launch = launch.read(job.gradient).write(momentum).write(velocity).value(n);
+        let launch = launch.write_if(histogram.then_some(&mut self.room.histogram));
+        // SAFETY: the arrays have the lengths that were checked.
+        unsafe { launch.run() }
+    }
+
+    fn cut(&self, job: &mut Job<'_>, cut: u32) -> Result<(), CudaError> {
+        let launch = self.kernels.cut.launch(Config::new(1, 1)).write(&mut job.message.control);
+        // SAFETY: it writes the control block.
+        unsafe { launch.value(cut).value(u32::MAX).run() }
+    }
+
+    fn search(&self, job: &mut Job<'_>, rank: u64) -> Result<(), CudaError> {
+        let launch = self.kernels.search.launch(Config::new(1, 1)).write(&mut job.message.control).value(rank);
+        // SAFETY: it writes the control block.
+        unsafe { launch.run() }
+    }
+
+    /// Digit by digit, from the first: the cut that is searched for, if any is. The first digits may be `counted` before.
+    fn digits(&mut self, job: &mut Job<'_>, values: Values, counted: bool) -> Result<(), CudaError> {
+        let grid = self.many(values.count);
+        for (place, (shift, bits)) in SPLIT.into_iter().enumerate() {
+            let (control, histogram) = (&mut job.message.control, &mut self.room.histogram);
+            if place > 0 || !counted {
+                let launch = self.kernels.count.launch(grid).value(values).read(control).write(histogram);
+                // SAFETY: it reads the values and the control block, and writes a histogram of digits.
+                unsafe { launch.value(shift).value(bits).run() }?;
+            }
+            let launch = self.kernels.pick.launch(Config::new(1, DIGITS as u32 / 2)).write(control).write(histogram);
+            let last = u32::from(place + 1 == SPLIT.len());
+            // SAFETY: it reads and writes a histogram of digits and the control block.
+            unsafe { launch.value(bits).value(last).run() }?;
+        }
+        Ok(())
+    }
+
+    /// DGC's hierarchical selection.
+    fn sampled(&mut self, job: &mut Job<'_>, k: u64, sampling: Sampling) -> Result<(), CudaError> {
+        let sample = Sample::new(job.spec.len, k as usize, sampling.ratio, job.seeds.sample);
+        let (start, stride, count) = (sample.start as u64, sample.stride as u64, sample.count as u64);
+        let strided = Values { start, stride, count, ..job.values() };
+        let launch = self.kernels.gather.launch(self.many(count)).value(strided).write(&mut self.room.sample);
+        // SAFETY: a sample's places lie in the bucket, and there is room for all of them.
+        unsafe { launch.run() }?;
+        self.search(job, sample.rank(k as usize, job.spec.len) as u64)?;
+        let gathered = Values { at: self.room.sample.address(), start: 0, stride: 1, count, scale: 1.0, pad: 0 };
+        self.digits(job, gathered, false)?;
+        let launch = self.kernels.all_ties.launch(Config::new(1, 1)).write(&mut job.message.control);
+        // SAFETY: it writes the control block.
+        unsafe { launch.run() }?;
+        let Some(refine) = sampling.refine else { return Ok(()) };
+        self.refine(job, k, refine)?;
+        // Too many: the exact top k.
+        let values = job.values();
+        self.digits(job, values, false)
+    }
+
+    /// Batch after batch of thresholds; most refinements end in the first.
+    fn refine(&mut self, job: &mut Job<'_>, k: u64, refine: Refinement) -> Result<(), CudaError> {
+        let (values, Refinement { lower, upper, .. }) = (job.values(), refine);
+        let grid = self.many(values.count);
+        let mut steps = refine.iterations;
+        loop {
+            let more = steps.min(BATCH - 1);
+            steps -= more;
+            let (control, batch) = (&mut job.message.control, &mut self.room.batch);
+            let one = Config::new(1, 1);
+            let launch = self.kernels.thresholds.launch(one).write(control).write(batch).value(lower).value(more + 1);
+            // SAFETY: it writes at most a batch.
+            unsafe { launch.run() }?;
+            let launch = self.kernels.tally.launch(grid).value(values).read(control).write(batch);
+            // SAFETY: it reads the values, and writes a batch's tallies.
+            unsafe { launch.run() }?;
+            let launch = self.kernels.decide.launch(one).write(control).read(batch).value(lower).value(upper);
+            // SAFETY: it writes the control block.
+            unsafe { launch.value(k).value(u32::from(steps == 0)).run() }?;
+            if steps == 0 {
+                return Ok(());
+            }
+            let mut refining = [0];
+            job.message.control.download_at(REFINING, &mut refining)?;
+            if refining == [0] {
+                return Ok(());
+            }
+        }
+    }
+
+    fn permute(&mut self, job: &Job<'_>, k: u32) -> Result<(), CudaError> {
+        let len = job.spec.len;
+        self.room.bitmap.clear_first(len.div_ceil(32))?;
+        let permutation = Permutation::new(len as u32, job.seeds.permutation);
+        let launch = self.kernels.permute.launch(self.many(u64::from(k))).value(permutation).value(k);
+        // SAFETY: the permutation's values are less than `len`, and the bitmap has as many bits.
+        unsafe { launch.write(&mut self.room.bitmap).run() }
+    }
+
+    /// Candidates to the message, by way of the table if there is one.
+    fn emit(&mut self, job: &mut Job<'_>, fused: bool, marked: bool) -> Result<(), CudaError> {
+        let spec = job.spec;
+        let n = spec.len;
+        let (racing, slots) = match (spec.placement, spec.slots()) {
+            (Placement::HashTable { policy, .. }, Ok(Some(slots))) => (policy == Policy::Any, slots),
+            _ => (false, 0),
+        };
+        let values = job.values();
+        let (gradient, scale) = if fused { (job.gradient.address(), job.scale) } else { (values.at, values.scale) };
+        let emit = Emit {
+            entering: Entering::new(spec.feedback, scale),
+            gradient,
+            momentum: job.memory.momentum.address(),
+            velocity: job.memory.velocity.address(),
+            bitmap: if marked { self.room.bitmap.address() } else { 0 },
+            words: job.message.words.address(),
+            table: if slots > 0 { self.room.table.address() } else { 0 },
+            n: n as u64,
+            capacity: job.message.words.len() as u64,
+            fused: u32::from(fused),
+            format: format(spec.wire.value),
+            slots,
+            seed: job.seeds.hash,
+            racing: u32::from(racing),
+            pad: 0,
+        };
+        self.compact(job, emit, n, false)?;
+        if slots > 0 { self.compact(job, emit, slots as usize, true) } else { Ok(()) }
+    }
+
+    /// One compaction over `n` places: of the bucket, or of the table.
+    fn compact(&mut self, job: &mut Job<'_>, emit: Emit, n: usize, table: bool) -> Result<(), CudaError> {
+        let tiles = n.div_ceil(TILE);
+        self.room.states.clear_first(2 * tiles)?;
+        self.room.tiles.clear()?;
+        let kernel = if table { &self.kernels.slots } else { &self.kernels.emit };
+        let launch = kernel.launch(Config::new(tiles as u32, THREADS)).value(emit).write(&mut job.message.control);
+        // SAFETY: the addresses are those of buffers that the job and this compressor hold, with the lengths that were
+        // checked and reserved; a message is not written beyond its capacity.
+        unsafe { launch.write(&mut self.room.tiles).write(&mut self.room.states).run() }
+    }
+
+    /// Overwrites `out` with the sum, or the mean, of messages that are on the device, in their order. Nothing waits. In
+    /// none of them may an index occur twice: two threads would race for it.
+    ///
+    /// # Errors
+    /// There are no messages. Or the device failed.
+    pub fn decompress(
+        &mut self,
+        messages: &[&ResidentMessage],
+        reduction: Reduction,
+        out: &mut Buffer<f32>,
+    ) -> Result<(), CompressionError> {
+        if messages.is_empty() {
+            let got = "none".into();
+            return Err(CompressionError::Spec { field: "messages", got, expected: "one of each rank" });
+        }
+        out.clear()?;
+        for message in messages {
+            self.add(&message.words, Some(&message.control), 0, out)?;
+        }
+        self.mean(reduction, messages.len(), out)?;
+        Ok(())
+    }
+
+    /// Adds one message of `count` words, or as many as its control block says.
+    pub(super) fn add(
+        &mut self,
+        words: &Buffer<u64>,
+        control: Option<&Buffer<u32>>,
+        count: usize,
+        out: &mut Buffer<f32>,
+    ) -> Result<(), CudaError> {
+        let most = if control.is_some() { words.len() } else { count };
+        if most == 0 {
+            return Ok(());
+        }
+        let len = out.len() as u64;
+        let launch = self.kernels.add.launch(self.many(most as u64)).read(words).read_if(control);
+        let launch = launch.value(count as u64).write(out).value(len).write(&mut self.room.beyond);
+        // SAFETY: it reads as many words as there are, and writes below `len`.
+        unsafe { launch.run() }
+    }
+
+    pub(super) fn mean(&self, reduction: Reduction, ranks: usize, out: &mut Buffer<f32>) -> Result<(), CudaError> {
+        if reduction == Reduction::Sum || out.is_empty() {
+            return Ok(());
+        }
+        let len = out.len() as u64;
+        let launch = self.kernels.mean.launch(self.many(len)).write(out).value(len).value(ranks as f32);
+        // SAFETY: it reads and writes `len` numbers.
+        unsafe { launch.run() }
+    }
+
+    /// [`sum_of_squares`](tilewright_compression::memory::sum_of_squares) of a gradient on the device. Waits for it.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn sum_of_squares(&mut self, gradient: &Buffer<f32>) -> Result<f64, CudaError> {
+        let blocks = gradient.len().div_ceil(1 << 16);
+        if blocks == 0 {
+            return Ok(0.0);
+        }
+        grow(&mut self.room.squares, &self.device, "sums of squares", blocks)?;
+        let launch = self.kernels.squares.launch(Config::new(blocks.div_ceil(8) as u32, 128)).read(gradient);
+        // SAFETY: it reads the gradient, and writes a sum for each block of 2¹⁶.
+        unsafe { launch.value(gradient.len() as u64).write(&mut self.room.squares).run() }?;
+        Ok(self.room.squares.first(blocks)?.iter().fold(0.0, |sum, block| sum + block))
+    }
+}
+
+/// Room for at least `len`; what was there is gone if there was less.
+pub(super) fn grow<T: crate::Plain>(
+    buffer: &mut Buffer<T>,
+    device: &Device,
+    what: &str,
+    len: usize,
+) -> Result<(), CudaError> {
+    if buffer.len() < len {
+        *buffer = Buffer::uninit(device, what, len)?;
+    }
+    Ok(())
+}
+
+fn length(argument: &'static str, got: usize, expected: usize) -> Result<(), CompressionError> {
+    if got == expected { Ok(()) } else { Err(CompressionError::Length { argument, got, expected }) }
+}
