@@ -174,7 +174,10 @@ fn the_greatest_scores_are_kept() {
 }
 
 /// The certificate that the device's products give is the one of the definition, and the answer is the CPU's.
-fn solve_in<T: Element>(cuda: &CudaGroupLasso, loss: Loss, seed: u64) {
+fn solve_in<T: Element>(cuda: &CudaGroupLasso, loss: Loss, seed: u64)
+where
+    CpuGroupLasso: GroupLassoSolver<T>,
+{
     let mut random = Random(seed);
     let (samples, features, outputs) = (20 + random.below(20), 9, 3);
     for groups in shapes(features, &mut random) {
