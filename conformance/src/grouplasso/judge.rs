@@ -404,6 +404,7 @@ impl Trial<'_> {
             return Err(self.too_far(answer, &certificate, place));
         }
         self.judge_groups(answer, place)?;
+        self.judge_absent(answer, place)?;
         self.judge_class_sums(answer, &certificate, place)?;
         if !reached {
             return Err(self.too_far(answer, &certificate, place));
@@ -564,6 +565,21 @@ impl Trial<'_> {
         // The rounding of v itself is no step.
         let step = (step - 4.0 * f64::EPSILON * norm(v)).max(0.0);
         0.5 * (curvature.sqrt() * step).powi(2)
+    }
+
+    /// A class without samples has no weights where there is an intercept: that is where every minimising sequence goes.
+    fn judge_absent(&self, answer: &Answer, place: &str) -> Result<(), Violation> {
+        let problem = self.problem;
+        if problem.spec().loss != Loss::Multinomial || !problem.spec().intercept {
+            return Ok(());
+        }
+        for (class, _) in problem.response().absent().iter().enumerate().filter(|(_, absent)| **absent) {
+            if let Some(weight) = answer.w.values().column(class).iter().find(|weight| **weight != 0.0) {
+                let detail = format!("class {class} has no samples, and a weight of {weight:e}");
+                return Err(Violation::new(Kind::Support, place, detail));
+            }
+        }
+        Ok(())
     }
 
     /// Softmax does not see the mean over classes, and a penalty by norms does.

@@ -258,12 +258,20 @@ fn designs(loss: Loss, list: &mut Vec<SolveCase>) {
             list.push(SolveCase { intercept: false, gap: 1e-4, ..case });
         }
     }
+    // The curvature of a group whose columns are alike is not that of its longest one.
+    for (design, grouping) in
+        [(Design::Layered, Grouping::One), (Design::Correlated, Grouping::One), (Design::Layered, Grouping::Equal(5))]
+    {
+        let structure = Structure { grouping, ..Structure::ROWS };
+        list.push(SolveCase { design, structure, gap: 1e-4, ..small(loss) });
+    }
     let missing = Design::MissingClass;
     if loss == Loss::Multinomial {
         list.push(SolveCase { design: missing, outputs: 2, ..small(loss) });
         list.push(SolveCase { design: missing, outputs: 5, task: Task::Warm, ..small(loss) });
         list.push(SolveCase { design: missing, task: Task::Path(3), ..small(loss) });
         list.push(SolveCase { design: missing, task: Task::Far, ..small(loss) });
+        list.push(SolveCase { sampling: Some(Sampling::WithoutLast), task: Task::Far, ..small(loss) });
         list.push(SolveCase { design: missing, task: Task::Far, intercept: false, seed: 2, ..small(loss) });
     }
 }

@@ -192,6 +192,10 @@ fn limit(hearing: &mut Hearing<'_>, ready: &ReadySolve, trial: &Trial<'_>, most:
                 let detail = format!("{made} iterations, {most} allowed");
                 Err(Ended::from(Violation::new(Kind::Limit, place, detail)))
             }
+            Some(made) if made < most && answer.stopped == Some(Stopped::Iterations) => {
+                let detail = format!("stopped for its limit of {most} iterations, and made {made}");
+                Err(Ended::from(Violation::new(Kind::Limit, place, detail)))
+            }
             _ => Ok(certificate),
         }
     };
