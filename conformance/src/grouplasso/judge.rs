@@ -573,8 +573,12 @@ impl Trial<'_> {
         if problem.spec().loss != Loss::Multinomial || !problem.spec().intercept {
             return Ok(());
         }
+        let size = |weights: ndarray::ArrayView1<'_, f64>| weights.iter().fold(0.0f64, |most, w| most.max(w.abs()));
+        let largest = answer.w.values().columns().into_iter().map(size).fold(0.0, f64::max);
         for (class, _) in problem.response().absent().iter().enumerate().filter(|(_, absent)| **absent) {
-            if let Some(weight) = answer.w.values().column(class).iter().find(|weight| **weight != 0.0) {
+            let weight = size(answer.w.values().column(class));
+            // What rounding leaves of a zero is one.
+            if weight > ROUNDING * largest {
                 let detail = format!("class {class} has no samples, and a weight of {weight:e}");
                 return Err(Violation::new(Kind::Support, place, detail));
             }
