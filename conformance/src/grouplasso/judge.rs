@@ -77,7 +77,7 @@ pub enum Kind {
     LambdaMax,
     /// Law: a sample of weight 2 is two samples.
     Duplicates,
-    /// More iterations than were allowed, or none of the reports that were due.
+    /// More iterations than were allowed, fewer and yet stopped for that limit, or none of the reports that were due.
     Limit,
     /// Law: a sample of weight 0 is none.
     AbsentSamples,
