@@ -68,27 +68,32 @@ fn case() -> impl Strategy<Value = Case> {
         1 => (0.1..0.9f64).prop_map(|tau| Penalty::SparseGroup { tau }),
         1 => (0.1..1.0f64).prop_map(|alpha| Penalty::ElasticNet { alpha }),
     ];
-    let shape = (6..20usize, 3..12usize, 1..4usize, any::<u64>());
+    let shape = (8..22usize, 3..12usize, 1..4usize, any::<u64>());
     let choices = (any::<bool>(), 0..4u8, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     (shape, choices, penalty, 0.1..0.9f64).prop_map(|((n, d, c, seed), choices, penalty, share)| {
         let (multinomial, kind, intercept, centre, scale, weighted, free) = choices;
         let groups = groups(d, kind);
         let count = Layout::new(&groups, d).unwrap().groups();
         let weights = match (free && count > 1, kind) {
-            // One free group of one row: the problem has a minimum still.
+            // One free group of one row; the data below see to it that the problem still has a minimum.
             (true, 0) => Weights::Given((0..count).map(|g| if g == 1 { 0.0 } else { 1.0 + g as f64 / 4.0 }).collect()),
             _ => Weights::SqrtSize,
         };
         let loss = if multinomial { Loss::Multinomial } else { Loss::LeastSquares };
         let standardise = Standardise { centre, scale };
         let spec = GroupLassoSpec { loss, groups, weights, penalty, lambda: 0.0, intercept, standardise };
-        let (x, y) = (noise(seed, (n, d)) + 0.5, noise(seed ^ 1, (n, c)));
+        let (mut x, y) = (noise(seed, (n, d)) + 0.5, noise(seed ^ 1, (n, c)));
         let classes = c + 1;
-        let labels =
-            (0..n).map(|i| if i < classes { i as u32 } else { (y[[i, 0]].abs() * 97.0) as u32 % classes as u32 });
-        let labels = labels.collect();
+        // Every class twice, the free feature positive in one and negative in the other: the classes' ranges overlap,
+        // so no unpenalised direction separates them, even weakly, and the logistic minimum is attained.
+        let twice = 2 * classes;
+        let labels = (0..n).map(|i| if i < twice { i % classes } else { (y[[i, 0]].abs() * 97.0) as usize % classes });
+        let labels = labels.map(|class| class as u32).collect();
+        for i in 0..twice {
+            x[[i, 1]] = (0.25 + x[[i, 1]].abs()) * if i < classes { 1.0 } else { -1.0 };
+        }
         let weights =
-            weighted.then(|| (0..n).map(|i| ((i * 7) % 5) as f64 / 2.0 + f64::from(u8::from(i < classes))).collect());
+            weighted.then(|| (0..n).map(|i| ((i * 7) % 5) as f64 / 2.0 + f64::from(u8::from(i < twice))).collect());
         Case { spec, x, y, labels, classes, weights, share }
     })
 }
