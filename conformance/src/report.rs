@@ -203,6 +203,20 @@ impl Report {
         }
     }
 
+    /// Counts in what another trial of the same subject found.
+    pub fn absorb(&mut self, other: Self) {
+        other.verdicts.into_iter().for_each(|(key, n)| *self.verdicts.entry(key).or_default() += n);
+        other.evidence.into_iter().for_each(|(key, n)| *self.evidence.entry(key).or_default() += n);
+        other.unsupported.into_iter().for_each(|(key, n)| *self.unsupported.entry(key).or_default() += n);
+        other.missing.into_iter().for_each(|(key, n)| *self.missing.entry(key).or_default() += n);
+        for (column, numbers) in other.largest {
+            let largest = self.largest.entry(column).or_insert_with(|| vec![0.0; numbers.len()]);
+            largest.iter_mut().zip(numbers).for_each(|(largest, x)| *largest = largest.max(x));
+        }
+        self.elements += other.elements;
+        self.failures.extend(other.failures);
+    }
+
     /// Whether the next failure is worth shrinking and explaining.
     pub fn explains_more(&self) -> bool {
         self.failures.len() < EXPLAINED

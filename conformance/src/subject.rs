@@ -34,7 +34,26 @@ impl fmt::Display for SubjectError {
 
 impl std::error::Error for SubjectError {}
 
+/// What more is known of an error that a backend in this process reported; empty if nothing.
+pub type Explain = fn() -> String;
+
+/// Nothing is.
+pub(crate) fn nothing() -> String {
+    String::new()
+}
+
 impl SubjectError {
+    /// The same with what `explain` has to say, if an error was reported.
+    pub(crate) fn explained(self, explain: Explain) -> Self {
+        match self {
+            Self::Failed(detail) => match explain() {
+                more if more.is_empty() => Self::Failed(detail),
+                more => Self::Failed(format!("{detail}: {more}")),
+            },
+            other => other,
+        }
+    }
+
     /// What a panic becomes: a crash, with the first line of its message.
     pub(crate) fn from_panic(panic: Box<dyn std::any::Any + Send>) -> Self {
         let text = panic.downcast_ref::<String>().map(String::as_str);

@@ -2,6 +2,7 @@
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::collections::BTreeSet;
 
 /// How much of the world a trial visits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,43 @@ pub(crate) fn sample<S: Strategy>(strategy: &S, count: usize, seed: u32) -> Vec<
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     (0..count).filter_map(|_| strategy.new_tree(&mut runner).ok()).map(|tree| tree.current()).collect()
+}
+
+/// Few cases for a slow subject: the least work first, those that have a mark which none of the chosen has. A case's marks
+/// are what it visits: feature by column, distribution by column, and so on.
+pub(crate) fn smallest<C: Clone, M: Ord>(
+    cases: &[C],
+    work: impl Fn(&C) -> u64,
+    marks: impl Fn(&C) -> Vec<M>,
+) -> Vec<C> {
+    let mut seen = BTreeSet::new();
+    let mut chosen = by_work(cases, work);
+    chosen.retain(|case| marks(case).into_iter().fold(false, |new, mark| seen.insert(mark) | new));
+    chosen.into_iter().cloned().collect()
+}
+
+/// For each of the marks that are wanted the smallest case that has it and was not tried.
+pub(crate) fn next<C: Clone + PartialEq, M: PartialEq>(
+    cases: &[C],
+    work: impl Fn(&C) -> u64,
+    marks: impl Fn(&C) -> Vec<M>,
+    tried: &[C],
+    wanted: &[M],
+) -> Vec<C> {
+    let mut untried = by_work(cases, work);
+    untried.retain(|case| !tried.contains(case));
+    let mut chosen: Vec<C> = Vec::new();
+    for mark in wanted {
+        let case = untried.iter().find(|case| marks(case).contains(mark));
+        chosen.extend(case.filter(|case| !chosen.contains(case)).map(|case| (*case).clone()));
+    }
+    chosen
+}
+
+fn by_work<C>(cases: &[C], work: impl Fn(&C) -> u64) -> Vec<&C> {
+    let mut order: Vec<&C> = cases.iter().collect();
+    order.sort_by_key(|case| work(case));
+    order
 }
 
 /// Recorded cases first, then the others without those.

@@ -187,6 +187,12 @@ impl Case {
         }
     }
 
+    /// Multiply-adds of a forward pass that looks at everything: how long a case takes, about.
+    pub fn work(&self) -> u64 {
+        let lengths = [self.batch, self.q_heads, self.q_len, self.kv_len, self.head_dim + self.value_dim];
+        lengths.into_iter().map(|length| length as u64).fold(1, u64::saturating_mul)
+    }
+
     /// The features a subject needs to run this case.
     pub fn features(&self) -> Vec<Feature> {
         let has = |present: bool, feature: Feature| present.then_some(feature);

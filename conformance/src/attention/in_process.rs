@@ -3,6 +3,7 @@
 
 use crate::attention::typed::{self, with_element};
 use crate::attention::{Layout, Profile, Request, Subject};
+use crate::subject::{Explain, nothing};
 use crate::tensor::{Stored, Tensor};
 use crate::{SubjectError, Tensors};
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix1, Ix3, Ix4, IxDyn, Slice};
@@ -40,12 +41,20 @@ impl<B> AnyFormat for B where
 pub struct InProcess<B> {
     backend: B,
     profile: Profile,
+    explain: Explain,
 }
 
 impl<B: AnyFormat> InProcess<B> {
     /// Puts a backend on trial under a profile.
     pub fn new(backend: B, profile: Profile) -> Self {
-        Self { backend, profile }
+        Self { backend, profile, explain: nothing }
+    }
+
+    /// Asks `explain` whenever the backend reports an error, and adds what it says: a device may know more of a fault than
+    /// its error code tells.
+    #[must_use]
+    pub fn explained_by(self, explain: Explain) -> Self {
+        Self { explain, ..self }
     }
 }
 
@@ -62,7 +71,9 @@ impl<B: AnyFormat> Subject for InProcess<B> {
             let backend = backend; // the wrapper as a whole
             with_element!(format, T => run_typed::<T, B>(backend.0, request))
         });
-        outcome.unwrap_or_else(|panic| Err(SubjectError::from_panic(panic)))
+        outcome
+            .unwrap_or_else(|panic| Err(SubjectError::from_panic(panic)))
+            .map_err(|error| error.explained(self.explain))
     }
 }
 

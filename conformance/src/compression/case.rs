@@ -169,6 +169,11 @@ impl Case {
         Step { number: first + t as u64, scale: self.scale }
     }
 
+    /// Gradients of all steps and ranks: how long a case takes, about.
+    pub fn work(&self) -> u64 {
+        [self.len, self.steps, self.ranks].into_iter().map(|count| count as u64).fold(1, u64::saturating_mul)
+    }
+
     /// The column of reports it belongs to.
     pub fn column(&self) -> Column {
         Column::of(&self.selector)

@@ -4,6 +4,7 @@
 
 use crate::SubjectError;
 use crate::compression::subject::{Compress, Decompress, Profile, Reply, Subject};
+use crate::subject::{Explain, nothing};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tilewright_compression::message::word;
 use tilewright_compression::{CompressionError, Compressor, Decompressor, Memory, Message, NonFinite};
@@ -14,17 +15,25 @@ pub struct InProcess<B> {
     backend: B,
     profile: Profile,
     parallel: bool,
+    explain: Explain,
 }
 
 impl<B: Compressor + Decompressor + Send> InProcess<B> {
     /// Puts a backend on trial under a profile.
     pub fn new(backend: B, profile: Profile) -> Self {
-        Self { backend, profile, parallel: true }
+        Self { backend, profile, parallel: true, explain: nothing }
     }
 
     /// The same for a backend that uses no threads of rayon's, so that nothing is gained by trying several numbers of them.
     pub fn sequential(backend: B, profile: Profile) -> Self {
-        Self { backend, profile, parallel: false }
+        Self { backend, profile, parallel: false, explain: nothing }
+    }
+
+    /// Asks `explain` whenever the backend reports an error, and adds what it says: a device may know more of a fault than
+    /// its error code tells.
+    #[must_use]
+    pub fn explained_by(self, explain: Explain) -> Self {
+        Self { explain, ..self }
     }
 
     /// Runs `job` on the backend, on so many threads if the backend uses rayon's, and survives its panics.
@@ -42,7 +51,9 @@ impl<B: Compressor + Decompressor + Send> InProcess<B> {
                 None => job(backend.0),
             }
         }));
-        outcome.unwrap_or_else(|panic| Err(SubjectError::from_panic(panic)))
+        outcome
+            .unwrap_or_else(|panic| Err(SubjectError::from_panic(panic)))
+            .map_err(|error| error.explained(self.explain))
     }
 }
 

@@ -309,6 +309,25 @@ impl SolveCase {
 }
 
 impl Case {
+    /// Elements of the matrix that is worked on; for a solve also the iterations of a first-order method, of which softmax,
+    /// a small λ and a small gap want more. How long a case takes, about.
+    pub fn work(&self) -> u64 {
+        match self {
+            Self::Prox(case) => (case.features * case.outputs) as u64,
+            Self::Select(case) => (case.rows * case.outputs) as u64,
+            Self::Solve(case) => {
+                let share = match case.lambda {
+                    Lambda::Share(share) => share.clamp(0.01, 1.0),
+                    Lambda::Exactly(_) => 0.1,
+                };
+                let softmax = if case.loss == Loss::Multinomial { 8.0 } else { 1.0 };
+                let iterations = softmax * -case.gap.log10() / share;
+                ((case.samples * case.features * case.outputs) as f64 * iterations) as u64
+            }
+            Self::Refuse(_) => 1,
+        }
+    }
+
     /// The column of reports it belongs to.
     pub fn column(&self) -> Column {
         match self {

@@ -5,6 +5,7 @@ use crate::SubjectError;
 use crate::grouplasso::subject::{
     Answer, Claim, Profile, ProxRequest, ScoresRequest, SelectRequest, SolveRequest, Subject, Watched,
 };
+use crate::subject::{Explain, nothing};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, ShapeBuilder, Slice};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,17 +31,25 @@ pub struct InProcess<B> {
     backend: B,
     profile: Profile,
     parallel: bool,
+    explain: Explain,
 }
 
 impl<B: AnyFormat + Sync> InProcess<B> {
     /// Puts a backend on trial under a profile.
     pub fn new(backend: B, profile: Profile) -> Self {
-        Self { backend, profile, parallel: true }
+        Self { backend, profile, parallel: true, explain: nothing }
     }
 
     /// The same for a backend that uses no threads of rayon's, so that nothing is gained by trying several numbers of them.
     pub fn sequential(backend: B, profile: Profile) -> Self {
-        Self { backend, profile, parallel: false }
+        Self { backend, profile, parallel: false, explain: nothing }
+    }
+
+    /// Asks `explain` whenever the backend reports an error, and adds what it says: a device may know more of a fault than
+    /// its error code tells.
+    #[must_use]
+    pub fn explained_by(self, explain: Explain) -> Self {
+        Self { explain, ..self }
     }
 
     /// Runs `job` on the backend, on so many threads if the backend uses rayon's, and survives its panics.
@@ -55,7 +64,9 @@ impl<B: AnyFormat + Sync> InProcess<B> {
             Some(threads) => on_threads(threads, move || job(backend)),
             None => job(backend),
         }));
-        outcome.unwrap_or_else(|panic| Err(SubjectError::from_panic(panic)))
+        outcome
+            .unwrap_or_else(|panic| Err(SubjectError::from_panic(panic)))
+            .map_err(|error| error.explained(self.explain))
     }
 }
 

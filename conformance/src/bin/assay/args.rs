@@ -1,7 +1,9 @@
 //! The command line.
 
+use crate::softgpu;
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use tilewright_conformance::{Suite, attention, compression, grouplasso};
@@ -28,6 +30,8 @@ pub(crate) enum Job {
     Oracle(OracleArgs),
     /// List the cases of a suite and what each is evidence for.
     List(ListArgs),
+    /// Run a kernel of PTX on the software GPU and report races, stray accesses, unwritten memory, and the like.
+    Softgpu(SoftgpuArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,6 +51,18 @@ pub(crate) enum SuiteName {
     Extensive,
 }
 
+impl Family {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
+}
+
+impl SuiteName {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
+}
+
 impl From<SuiteName> for Suite {
     fn from(name: SuiteName) -> Self {
         match name {
@@ -64,6 +80,10 @@ pub(crate) enum SubjectName {
     Cpu,
     /// The textbook's algorithm that everything else is held to.
     Reference,
+    /// The CUDA backend on this machine's first GPU.
+    Cuda,
+    /// The CUDA backend on a software GPU, which also looks for races, stray accesses and unwritten memory.
+    Softgpu,
 }
 
 impl SubjectName {
@@ -71,6 +91,8 @@ impl SubjectName {
         match self {
             Self::Cpu => "cpu",
             Self::Reference => "reference",
+            Self::Cuda => "cuda",
+            Self::Softgpu => "softgpu",
         }
     }
 }
@@ -97,6 +119,16 @@ impl FromStr for AnyCase {
     }
 }
 
+impl fmt::Display for AnyCase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attention(case) => case.fmt(f),
+            Self::Compression(case) => case.fmt(f),
+            Self::GroupLasso(case) => case.fmt(f),
+        }
+    }
+}
+
 impl AnyCase {
     pub(crate) fn family(&self) -> Family {
         match self {
@@ -109,7 +141,7 @@ impl AnyCase {
 
 #[derive(Args)]
 pub(crate) struct RunArgs {
-    /// A backend of this build.
+    /// A backend of this build. Without it: the CPU's, and if no cases are named also CUDA's, on a GPU and on the software one.
     #[arg(long, value_enum, conflicts_with = "cmd")]
     pub(crate) subject: Option<SubjectName>,
     /// A program that speaks the line protocol (see the documentation, "Your kernel on trial").
@@ -127,6 +159,9 @@ pub(crate) struct RunArgs {
     /// Shifts all data and picks other random combinations.
     #[arg(long, value_name = "HEX", value_parser = hexadecimal, default_value = "0")]
     pub(crate) seed: u32,
+    /// Schedule of the software GPU: 0 takes blocks and warps in order, any other number is a random one.
+    #[arg(long, value_name = "NUMBER", default_value = "0")]
+    pub(crate) schedule: u64,
     /// Also write the verdicts as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -177,6 +212,38 @@ pub(crate) struct ListArgs {
     pub(crate) seed: u32,
 }
 
+#[derive(Args)]
+pub(crate) struct SoftgpuArgs {
+    /// What nvcc, NVRTC, Triton or a hand wrote.
+    #[arg(value_name = "FILE.ptx")]
+    pub(crate) file: PathBuf,
+    /// Which kernel; without it the file's kernels are listed.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) kernel: Option<String>,
+    /// Blocks.
+    #[arg(long, value_name = "X[,Y[,Z]]", value_parser = softgpu::extent, default_value = "1")]
+    pub(crate) grid: [u32; 3],
+    /// Threads a block.
+    #[arg(long, value_name = "X[,Y[,Z]]", value_parser = softgpu::extent, default_value = "32")]
+    pub(crate) block: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    #[arg(long, value_name = "BYTES", default_value = "0")]
+    pub(crate) shared: u32,
+    /// All blocks run at once and may wait for each other.
+    #[arg(long)]
+    pub(crate) cooperative: bool,
+    /// A parameter, in the kernel's order: u32=7, f32=0.5 and so on, hex=0000803f for anything else; or the address of a
+    /// buffer: zeros=BYTES, new=BYTES (nothing written to it), file=PATH.
+    #[arg(long, value_name = "TYPE=VALUE", allow_hyphen_values = true)]
+    pub(crate) arg: Vec<softgpu::Argument>,
+    /// Where the buffer of the argument of this index, from 0, goes after the first run.
+    #[arg(long, value_name = "INDEX=FILE", value_parser = softgpu::output)]
+    pub(crate) out: Vec<(usize, PathBuf)>,
+    /// Schedules tried: the first takes blocks and warps in order, each other one is random.
+    #[arg(long, value_name = "NUMBER", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) schedules: u64,
+}
+
 fn hexadecimal(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     u32::from_str_radix(digits, 16).map_err(|_| format!("got `{text}`, expected up to eight hexadecimal digits"))
@@ -189,6 +256,28 @@ impl RunArgs {
             Some(Job::Run(args)) => Ok(args),
             _ => bail!("no defaults"),
         }
+    }
+
+    /// The backends to try, in order.
+    pub(crate) fn subjects(&self) -> Vec<SubjectName> {
+        match self.subject {
+            Some(name) => vec![name],
+            None if !self.case.is_empty() => vec![SubjectName::Cpu],
+            None => vec![SubjectName::Cpu, SubjectName::Cuda, SubjectName::Softgpu],
+        }
+    }
+
+    /// The arguments that ask the same of one backend, the JSON report left out.
+    pub(crate) fn for_subject(&self, name: SubjectName) -> Vec<String> {
+        let value = |option: &str, value: String| [format!("--{option}"), value];
+        let mut list = vec!["run".into()];
+        list.extend(value("subject", name.name().into()));
+        list.extend(value("suite", self.suite.name()));
+        list.extend(value("seed", format!("{:x}", self.seed)));
+        list.extend(value("schedule", self.schedule.to_string()));
+        list.extend(self.family.into_iter().flat_map(|family| value("family", family.name())));
+        list.extend(self.case.iter().flat_map(|case| value("case", case.to_string())));
+        list
     }
 
     /// The families to try, in order.

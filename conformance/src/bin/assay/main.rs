@@ -1,11 +1,14 @@
-//! `assay`: puts implementations on trial, and the trial itself.
+//! `assay`: puts implementations on trial, the trial itself, and kernels.
 
 mod args;
+mod gpu;
 mod list;
 mod mutants;
 mod oracle;
 mod output;
 mod run;
+mod softgpu;
+mod subjects;
 
 use args::{Cli, Job, RunArgs};
 use clap::Parser;
@@ -19,6 +22,7 @@ fn main() -> ExitCode {
         Some(Job::Mutants(args)) => mutants::mutants(&args),
         Some(Job::Oracle(args)) => oracle::answer(&args),
         Some(Job::List(args)) => list::list(&args),
+        Some(Job::Softgpu(args)) => softgpu::softgpu(&args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

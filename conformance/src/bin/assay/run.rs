@@ -1,41 +1,100 @@
 //! `assay run`.
 
-use crate::args::{AnyCase, Family, RunArgs, SubjectName};
-use crate::output::{JsonReport, conclude, progress};
+use crate::args::{AnyCase, Family, RunArgs, SubjectName, SuiteName};
+use crate::gpu;
+use crate::output::{JsonReport, conclude, is_closed_pipe, progress, say};
+use crate::subjects::Backend;
 use anyhow::{Context, Error};
 use console::style;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::Duration;
-use tilewright_conformance::{Report, attention, compression, grouplasso};
-use tilewright_cpu::{CpuAttention, CpuCompressor, CpuGroupLasso};
+use tilewright_conformance::{Report, SubjectError, Suite, attention, compression, grouplasso};
+use tilewright_cuda::CudaError;
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let families = args.families()?;
+    if args.subject == Some(SubjectName::Softgpu) && !gpu::is_for_software() {
+        return gpu::become_software(args);
+    }
     let json = args.json.as_deref().map(JsonReport::create).transpose()?;
-    let (mut text, mut holds) = (String::new(), true);
-    let mut reports = Vec::new();
-    for family in families {
-        let mut report = match family {
-            Family::Attention => try_attention(args)?,
-            Family::Compression => try_compression(args)?,
-            Family::Grouplasso => try_grouplasso(args)?,
-        };
-        report.invocation = args.cmd.as_ref().map_or_else(
-            || format!("--subject {}", args.subject.unwrap_or_default().name()),
-            |command| format!("--cmd '{command}'"),
-        );
-        holds &= tell(&report, !args.case.is_empty(), &mut text);
-        reports.push(report);
+    let mut findings = Findings::default();
+    match &args.cmd {
+        Some(command) => findings.add(&try_program(args, &families, command)?, args)?,
+        None => args.subjects().into_iter().try_for_each(|name| try_backend(args, &families, name, &mut findings))?,
     }
-    let verdict = if holds { style("conforms").green() } else { style("DOES NOT CONFORM").red() };
-    let _ = writeln!(text, "\nverdict: {verdict}");
     if let Some(json) = json {
-        let subjects: Vec<_> = reports.iter().map(Report::to_json).collect();
-        let violations: Vec<_> = reports.iter().flat_map(Report::violations_json).collect();
-        json.write(&json!({"subjects": subjects, "violations": violations}))?;
+        json.write(&findings.to_json())?;
     }
-    conclude(&text, holds)
+    findings.conclude()
+}
+
+/// What was found, about every subject.
+#[derive(Default)]
+struct Findings {
+    conform: usize,
+    fail: usize,
+    /// Who was not tried, and why.
+    absent: Vec<(&'static str, String)>,
+    subjects: Vec<Value>,
+    violations: Vec<Value>,
+}
+
+impl Findings {
+    /// Prints and counts what was found about one subject.
+    fn add(&mut self, reports: &[Report], args: &RunArgs) -> anyhow::Result<()> {
+        let (mut text, mut holds) = (String::new(), true);
+        for report in reports {
+            holds &= tell(report, !args.case.is_empty(), &mut text);
+            self.subjects.push(report.to_json());
+            self.violations.extend(report.violations_json());
+        }
+        let verdict = if holds { style("conforms").green() } else { style("DOES NOT CONFORM").red() };
+        let _ = writeln!(text, "\nverdict: {verdict}");
+        self.count(holds);
+        print(&text)
+    }
+
+    fn count(&mut self, holds: bool) {
+        *if holds { &mut self.conform } else { &mut self.fail } += 1;
+    }
+
+    /// Counts what another process found and printed.
+    fn merge(&mut self, holds: bool, json: Option<Value>) {
+        self.count(holds);
+        let Some(mut json) = json else { return };
+        let mut list = |key: &str| json[key].as_array_mut().map(std::mem::take).unwrap_or_default();
+        self.subjects.extend(list("subjects"));
+        self.violations.extend(list("violations"));
+    }
+
+    fn absent(&mut self, name: &'static str, why: String) -> anyhow::Result<()> {
+        print(&format!("\n{name}: not tried: {why}\n\n"))?;
+        self.absent.push((name, why));
+        Ok(())
+    }
+
+    fn to_json(&self) -> Value {
+        let absent: Vec<_> = self.absent.iter().map(|(name, why)| json!({"name": name, "why": why})).collect();
+        json!({"subjects": self.subjects, "violations": self.violations, "not_tried": absent})
+    }
+
+    /// Of several subjects, how many are what.
+    fn conclude(&self) -> anyhow::Result<bool> {
+        let holds = self.fail == 0;
+        let (conform, fail, absent) = (self.conform, self.fail, self.absent.len());
+        let text = if conform + fail + absent > 1 {
+            format!("\nbackends: {conform} conform, {fail} do not, {absent} not tried\n")
+        } else {
+            String::new()
+        };
+        conclude(&text, holds)
+    }
+}
+
+/// Prints; that nobody listens any more is no reason to stop.
+fn print(text: &str) -> anyhow::Result<()> {
+    say(text).or_else(|error| if is_closed_pipe(&error) { Ok(()) } else { Err(error) })
 }
 
 /// Adds what a report says to a text, and whether it is good enough. `chosen` cases need not be evidence for everything.
@@ -55,105 +114,107 @@ fn tell(report: &Report, chosen: bool, text: &mut String) -> bool {
     report.passes() && unproven.is_empty() && !report.broken_word()
 }
 
-fn cpu_attention() -> attention::in_process::InProcess<CpuAttention> {
-    let (backend, formats) = (CpuAttention::default(), attention::suite::FORMATS);
-    let mut profile = attention::Profile::new("tilewright-cpu", env!("CARGO_PKG_VERSION"), &formats);
-    profile.contracts = formats.iter().map(|format| backend.contract(*format)).collect();
-    attention::in_process::InProcess::new(backend, profile)
-}
-
-/// Which candidate stays where any may is up to its threads.
-fn cpu_compressor() -> compression::in_process::InProcess<CpuCompressor> {
-    let profile = compression::Profile::new("tilewright-cpu", env!("CARGO_PKG_VERSION"));
-    let profile = compression::Profile { deterministic: false, ..profile };
-    compression::in_process::InProcess::new(CpuCompressor::default(), profile)
-}
-
-fn cpu_grouplasso() -> grouplasso::in_process::InProcess<CpuGroupLasso> {
-    let profile = grouplasso::Profile::new("tilewright-cpu", env!("CARGO_PKG_VERSION"));
-    grouplasso::in_process::InProcess::new(CpuGroupLasso, profile)
-}
-
-fn try_attention(args: &RunArgs) -> anyhow::Result<Report> {
-    use attention::{Subject, process::Process, report::hold_trial, suite};
-    let mut subject: Box<dyn Subject> = match &args.cmd {
-        Some(command) => Box::new(started(command, Process::start(command, Duration::from_secs(args.time_limit)))?),
-        None if args.subject == Some(SubjectName::Reference) => Box::new(attention_reference()),
-        None => Box::new(cpu_attention()),
-    };
-    let given = args.case.iter().filter_map(|case| match case {
-        AnyCase::Attention(case) => Some(case.clone()),
-        _ => None,
-    });
-    let mut cases: Vec<_> = given.collect();
-    if cases.is_empty() {
-        cases = suite::cases(args.suite.into(), args.seed);
+fn try_backend(args: &RunArgs, families: &[Family], name: SubjectName, findings: &mut Findings) -> anyhow::Result<()> {
+    // Of several backends one may not be there; the one that was asked for must be.
+    let chosen = args.subject.is_some();
+    if name == SubjectName::Softgpu && !gpu::is_for_software() {
+        if !gpu::is_software_built() {
+            return findings.absent(name.name(), gpu::NOT_BUILT.into());
+        }
+        let (holds, json) = gpu::in_own_process(args)?;
+        findings.merge(holds, json);
+        return Ok(());
     }
-    let bar = progress(cases.len(), "attention");
-    let report = hold_trial(subject.as_mut(), &cases, || bar.inc(1)).map_err(Error::msg)?;
-    bar.finish_and_clear();
-    Ok(report)
-}
-
-fn try_compression(args: &RunArgs) -> anyhow::Result<Report> {
-    use compression::{Subject, process::Process, report::hold_trial, suite};
-    let mut subject: Box<dyn Subject> = match &args.cmd {
-        Some(command) => Box::new(started(command, Process::start(command, Duration::from_secs(args.time_limit)))?),
-        None if args.subject == Some(SubjectName::Reference) => Box::new(compression_reference()),
-        None => Box::new(cpu_compressor()),
+    let backend = match Backend::open(name) {
+        Err(error) if !chosen && error.downcast_ref::<CudaError>().is_some_and(gpu::is_absence) => {
+            return findings.absent(name.name(), error.to_string());
+        }
+        backend => backend?,
     };
-    let given = args.case.iter().filter_map(|case| match case {
-        AnyCase::Compression(case) => Some(case.clone()),
-        _ => None,
+    let invocation = format!("--subject {}", name.name());
+    let slow = backend.is_slow();
+    let reports = families.iter().map(|family| match family {
+        Family::Attention => try_attention(args, backend.attention(), slow, &invocation),
+        Family::Compression => try_compression(args, backend.compression()?, slow, &invocation),
+        Family::Grouplasso => try_grouplasso(args, backend.grouplasso()?, slow, &invocation),
     });
-    let mut cases: Vec<_> = given.collect();
-    if cases.is_empty() {
-        cases = suite::cases(args.suite.into(), args.seed);
-    }
-    let bar = progress(cases.len(), "compression");
-    let report = hold_trial(subject.as_mut(), &cases, || bar.inc(1)).map_err(Error::msg)?;
-    bar.finish_and_clear();
-    Ok(report)
+    findings.add(&reports.collect::<anyhow::Result<Vec<_>>>()?, args)
 }
 
-fn try_grouplasso(args: &RunArgs) -> anyhow::Result<Report> {
-    use grouplasso::{Subject, process::Process, report::hold_trial, suite};
-    let mut subject: Box<dyn Subject> = match &args.cmd {
-        Some(command) => Box::new(started(command, Process::start(command, Duration::from_secs(args.time_limit)))?),
-        None if args.subject == Some(SubjectName::Reference) => Box::new(grouplasso_reference()),
-        None => Box::new(cpu_grouplasso()),
-    };
-    let given = args.case.iter().filter_map(|case| match case {
-        AnyCase::GroupLasso(case) => Some(case.clone()),
-        _ => None,
+fn try_program(args: &RunArgs, families: &[Family], command: &str) -> anyhow::Result<Vec<Report>> {
+    let limit = Duration::from_secs(args.time_limit);
+    let invocation = format!("--cmd '{command}'");
+    let reports = families.iter().map(|family| match family {
+        Family::Attention => {
+            let program = started(command, attention::process::Process::start(command, limit))?;
+            try_attention(args, Box::new(program), false, &invocation)
+        }
+        Family::Compression => {
+            let program = started(command, compression::process::Process::start(command, limit))?;
+            try_compression(args, Box::new(program), false, &invocation)
+        }
+        Family::Grouplasso => {
+            let program = started(command, grouplasso::process::Process::start(command, limit))?;
+            try_grouplasso(args, Box::new(program), false, &invocation)
+        }
     });
-    let mut cases: Vec<_> = given.collect();
-    if cases.is_empty() {
-        cases = suite::cases(args.suite.into(), args.seed);
-    }
-    let bar = progress(cases.len(), "group lasso");
-    let report = hold_trial(subject.as_mut(), &cases, || bar.inc(1)).map_err(Error::msg)?;
-    bar.finish_and_clear();
-    Ok(report)
+    reports.collect()
 }
 
-fn attention_reference() -> attention::in_process::InProcess<tilewright_attention::Flash> {
-    let formats = attention::suite::FORMATS;
-    let profile = attention::Profile::new("reference", env!("CARGO_PKG_VERSION"), &formats);
-    attention::in_process::InProcess::new(tilewright_attention::Flash { memory: 4096 }, profile)
-}
-
-fn compression_reference() -> compression::in_process::InProcess<tilewright_compression::reference::Reference> {
-    let profile = compression::Profile::new("reference", env!("CARGO_PKG_VERSION"));
-    compression::in_process::InProcess::sequential(tilewright_compression::reference::Reference, profile)
-}
-
-/// References use no threads.
-fn grouplasso_reference() -> grouplasso::in_process::InProcess<tilewright_grouplasso::reference::Reference> {
-    let profile = grouplasso::Profile::new("reference", env!("CARGO_PKG_VERSION"));
-    grouplasso::in_process::InProcess::sequential(tilewright_grouplasso::reference::Reference, profile)
-}
-
-fn started<T>(command: &str, process: Result<T, tilewright_conformance::SubjectError>) -> anyhow::Result<T> {
+fn started<T>(command: &str, process: Result<T, SubjectError>) -> anyhow::Result<T> {
     process.with_context(|| format!("--cmd '{command}'"))
 }
+
+/// Defines a family's trial: the cases named, or those of the suite. A slow subject gets the suite before the one asked for,
+/// and of the quick one the smallest cases, then others until there is evidence for everything.
+macro_rules! trial {
+    ($name:ident, $family:ident, $variant:ident, $title:literal) => {
+        fn $name(
+            args: &RunArgs,
+            mut subject: Box<dyn $family::Subject>,
+            slow: bool,
+            invocation: &str,
+        ) -> anyhow::Result<Report> {
+            use $family::{report::hold_trial, suite};
+            let bar = progress(0, $title);
+            let mut put = |cases: &[_]| {
+                bar.inc_length(cases.len() as u64);
+                hold_trial(subject.as_mut(), cases, || bar.inc(1)).map_err(Error::msg)
+            };
+            let given = args.case.iter().filter_map(|case| match case {
+                AnyCase::$variant(case) => Some(case.clone()),
+                _ => None,
+            });
+            let given: Vec<_> = given.collect();
+            let mut report = match (args.suite, slow) {
+                _ if !given.is_empty() => put(&given)?,
+                (suite, false) => put(&suite::cases(suite.into(), args.seed))?,
+                (SuiteName::Extensive, true) => put(&suite::cases(Suite::Full, args.seed))?,
+                (SuiteName::Full, true) => put(&suite::cases(Suite::Quick, args.seed))?,
+                (SuiteName::Quick, true) => {
+                    let mut tried = suite::smallest(args.seed);
+                    let mut report = put(&tried)?;
+                    for _ in 0..MORE {
+                        let more = suite::next(args.seed, &tried, &report.without_evidence());
+                        if more.is_empty() {
+                            break;
+                        }
+                        report.absorb(put(&more)?);
+                        tried.extend(more);
+                    }
+                    report
+                }
+            };
+            bar.finish_and_clear();
+            report.invocation = invocation.into();
+            Ok(report)
+        }
+    };
+}
+
+/// How often more cases are tried where evidence is missing.
+const MORE: usize = 8;
+
+trial!(try_attention, attention, Attention, "attention");
+trial!(try_compression, compression, Compression, "compression");
+trial!(try_grouplasso, grouplasso, GroupLasso, "group lasso");
