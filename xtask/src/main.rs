@@ -1,15 +1,20 @@
 //! Chores of the workspace.
 //!
 //! ```text
-//! cargo xtask ptx           compiles cuda/kernels/*.cu to cuda/ptx/*.ptx
-//! cargo xtask ptx --check   says whether the committed PTX is what the sources give, and whether any kernel spills
-//!                           registers or needs more of them than its file allows
+//! cargo xtask ptx                    compiles those of cuda/kernels/*.cu whose PTX in cuda/ptx is not up to date
+//! cargo xtask ptx --check            compiles all, and says whether the committed PTX is what the sources give, and
+//!                                    whether any kernel spills registers or needs more of them than its file allows
+//! cargo xtask ptx --check --digest   says it without a compiler, from what was recorded when the PTX was made
 //! ```
 
+mod digest;
 mod nvrtc;
 mod ptx;
+mod record;
+mod source;
 
 use clap::{Parser, Subcommand};
+use ptx::{Task, Which};
 use std::process::ExitCode;
 
 /// Chores of the workspace.
@@ -28,15 +33,26 @@ enum Chore {
         /// Write nothing: compare, and look at registers and spills.
         #[arg(long)]
         check: bool,
+        /// Compare digests only: needs no compiler.
+        #[arg(long, requires = "check")]
+        digest: bool,
         /// Only files whose name begins so.
         #[arg(long, default_value = "")]
         only: String,
+        /// The file of exactly this name, in this process.
+        #[arg(long, hide = true)]
+        one: bool,
     },
 }
 
 fn main() -> ExitCode {
-    let Chore::Ptx { check, only } = Arguments::parse().chore;
-    match ptx::run(check, &only) {
+    let Chore::Ptx { check, digest, only, one } = Arguments::parse().chore;
+    let task = match (check, digest) {
+        (_, true) => Task::Digest,
+        (true, _) => Task::Check,
+        _ => Task::Write,
+    };
+    match ptx::run(task, if one { Which::One(&only) } else { Which::Beginning(&only) }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");

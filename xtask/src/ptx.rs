@@ -1,162 +1,157 @@
 //! `cargo xtask ptx`.
-//!
-//! A file of kernels may begin with lines that this program reads:
-//!
-//! ```text
-//! //! options --fmad=false            options for the compiler
-//! //! registers 128                   no kernel of the file needs more of them
-//! //! registers NAME 255              but this one may
-//! ```
 
+use crate::digest::Digest;
 use crate::nvrtc::Nvrtc;
+use crate::record::{Record, Usage, usage};
+use crate::source::{REAL, Source, VERSION, VIRTUAL};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The compiler that the committed PTX is made with: its PTX asks for a driver of CUDA 12.4 or later.
-const VERSION: (i32, i32) = (12, 4);
-/// What the PTX is for: every GPU from this capability on.
-const VIRTUAL: &str = "compute_80";
-/// What kernels are assembled for to see their registers.
-const REAL: [&str; 2] = ["sm_80", "sm_90a"];
-/// Registers of a kernel whose file says nothing.
-const REGISTERS: u32 = 128;
-
-/// A file of kernels.
-struct Source {
-    name: String,
-    text: String,
-    options: Vec<String>,
-    registers: u32,
-    exceptions: Vec<(String, u32)>,
+/// What to do with the units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Compile those that are not what their sources give, and write.
+    Write,
+    /// Compile all and compare.
+    Check,
+    /// Compare digests: nothing is compiled.
+    Digest,
 }
 
-/// Compiles every file whose name begins with `only`; with `check`, compares and looks at registers instead of writing.
-pub(crate) fn run(check: bool, only: &str) -> Result<()> {
+/// Which units.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which<'a> {
+    /// Those whose names begin so.
+    Beginning(&'a str),
+    /// The one of this name, in this process.
+    One(&'a str),
+}
+
+/// Does it, and says what is wrong.
+pub(crate) fn run(task: Task, which: Which<'_>) -> Result<()> {
     let cuda = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cuda");
-    let nvrtc = Nvrtc::open()?;
-    ensure!(
-        nvrtc.version == VERSION,
-        "NVRTC: got {}.{}, expected {}.{}",
-        nvrtc.version.0,
-        nvrtc.version.1,
-        VERSION.0,
-        VERSION.1
-    );
-    let headers = read(&cuda.join("kernels"), "cuh")?;
-    let mut wrong = Vec::new();
-    for (file, text) in read(&cuda.join("kernels"), "cu")? {
-        let source = Source::new(&file, text)?;
-        if !source.name.starts_with(only) {
-            continue;
+    let mut sources = Source::all(&cuda)?;
+    sources.retain(|source| match which {
+        Which::Beginning(start) => source.name.starts_with(start),
+        Which::One(name) => source.name == name,
+    });
+    ensure!(!sources.is_empty(), "no file of cuda/kernels is meant by {which:?}");
+    let unit = |source: &Source| Unit::new(&cuda, &source.name);
+    match (task, which) {
+        (Task::Digest, _) => {
+            let wrong: Vec<String> = sources.iter().flat_map(|source| unit(source).stale(source)).collect();
+            ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+            println!("{} units are what their sources give", sources.len());
+            Ok(())
         }
-        let ptx = source.compile(&nvrtc, &headers, VIRTUAL)?.0;
-        let path = cuda.join("ptx").join(format!("{}.ptx", source.name));
-        if !check {
-            fs::write(&path, ptx).with_context(|| format!("writing {}", path.display()))?;
-            println!("{}", source.name);
-            continue;
-        }
-        if fs::read_to_string(&path).ok().as_deref() != Some(&ptx) {
-            wrong.push(format!("{file}: the committed PTX is not what the source gives; run `cargo xtask ptx`"));
-        }
-        for target in REAL {
-            let (_, log) = source.compile(&nvrtc, &headers, target)?;
-            let kernels = usage(&log);
-            ensure!(!kernels.is_empty(), "{file}: the assembler says nothing about any kernel\n{log}");
-            for kernel in kernels {
-                println!("{target} {:44} {:3} registers, {} bytes spilt", kernel.name, kernel.registers, kernel.spilt);
-                wrong.extend(source.objection(&kernel).map(|objection| format!("{file}, {target}: {objection}")));
-            }
+        (_, Which::One(_)) => sources.iter().try_for_each(|source| unit(source).make(source, task)),
+        (_, Which::Beginning(_)) => {
+            sources.retain(|source| task == Task::Check || !unit(source).stale(source).is_empty());
+            at_once(&sources, task)
         }
     }
-    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Each in a process of its own, as many at once as there are processors: the compiler works on one thing at a time.
+fn at_once(sources: &[Source], task: Task) -> Result<()> {
+    let this = std::env::current_exe().context("the name of this program")?;
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(source) = sources.get(next.fetch_add(1, Relaxed)) {
+            let mut command = Command::new(&this);
+            command.args(["ptx", "--one", "--only", &source.name]);
+            if task == Task::Check {
+                command.arg("--check");
+            }
+            let good = command.status().is_ok_and(|status| status.success());
+            if !good && let Ok(mut failed) = failed.lock() {
+                failed.push(source.name.clone());
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let failed = failed.into_inner().unwrap_or_default();
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
 
-/// The files of a folder with this ending, in order of their names.
-fn read(folder: &Path, ending: &str) -> Result<Vec<(String, String)>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|found| found == ending));
-    paths.sort();
-    let named = |path: &PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok((name, fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?))
-    };
-    paths.iter().map(named).collect()
-}
-
-impl Source {
-    fn new(file: &str, text: String) -> Result<Self> {
-        let name = file.trim_end_matches(".cu").to_owned();
-        let mut source = Self { name, text, options: Vec::new(), registers: REGISTERS, exceptions: Vec::new() };
-        for line in source.text.lines().map_while(|line| line.strip_prefix("//! ")) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            match words[..] {
-                ["options", ref options @ ..] => source.options.extend(options.iter().map(|&option| option.into())),
-                ["registers", most] => source.registers = most.parse()?,
-                ["registers", kernel, most] => source.exceptions.push((kernel.into(), most.parse()?)),
-                _ => bail!("{file}: got the line {line}, expected options or registers"),
-            }
-        }
-        Ok(source)
-    }
-
-    /// PTX and log.
-    fn compile(&self, nvrtc: &Nvrtc, headers: &[(String, String)], target: &str) -> Result<(String, String)> {
-        let mut options = vec![format!("--gpu-architecture={target}"), "--std=c++17".into()];
-        if target.starts_with("sm_") {
-            options.push("--ptxas-options=-v".into());
-        }
-        options.extend(self.options.iter().cloned());
-        let compiled = nvrtc.compile(&format!("{}.cu", self.name), &self.text, headers, &options)?;
-        Ok((compiled.ptx, compiled.log))
-    }
-
-    fn objection(&self, kernel: &Usage) -> Option<String> {
-        let exception = self.exceptions.iter().find(|(name, _)| *name == kernel.name);
-        let most = exception.map_or(self.registers, |(_, most)| *most);
-        match kernel {
-            Usage { name, spilt, .. } if *spilt > 0 => Some(format!("{name} spills {spilt} bytes")),
-            Usage { name, registers, .. } if *registers > most => {
-                Some(format!("{name} needs {registers} registers, expected at most {most}"))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// What a kernel needs.
-#[derive(Debug, Default, PartialEq)]
-struct Usage {
+/// The files of a unit.
+struct Unit {
     name: String,
-    registers: u32,
-    spilt: u32,
+    ptx: PathBuf,
+    record: PathBuf,
 }
 
-/// What the assembler's verbose report says of each kernel.
-fn usage(log: &str) -> Vec<Usage> {
-    let mut kernels: Vec<Usage> = Vec::new();
-    for line in log.lines() {
-        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
-            let name = rest.split('\'').next().unwrap_or_default().to_owned();
-            kernels.push(Usage { name, ..Usage::default() });
-        }
-        let Some(kernel) = kernels.last_mut() else { continue };
-        for what in ["bytes spill stores", "bytes spill loads"] {
-            kernel.spilt += before(line, what).unwrap_or(0);
-        }
-        if let Some(registers) = before(line, "registers") {
-            kernel.registers = registers;
-        }
+impl Unit {
+    fn new(cuda: &Path, name: &str) -> Self {
+        let file = |ending: &str| cuda.join("ptx").join(format!("{name}.{ending}"));
+        Self { name: name.to_owned(), ptx: file("ptx"), record: file("record") }
     }
-    kernels
+
+    /// What the record says against the committed PTX, as far as one can tell without compiling.
+    fn stale(&self, source: &Source) -> Vec<String> {
+        let name = &self.name;
+        let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        let Some(record) = Record::parse(&read(&self.record)) else {
+            return vec![format!("{name}: there is no record; run `cargo xtask ptx`")];
+        };
+        let mut wrong = Vec::new();
+        if record.inputs != source.digest().to_string() {
+            wrong.push(format!("{name}: the source changed after the PTX was made; run `cargo xtask ptx`"));
+        }
+        if record.ptx != Digest::of(&read(&self.ptx)).to_string() {
+            wrong.push(format!("{name}: the PTX is not the one that was made; run `cargo xtask ptx`"));
+        }
+        wrong.extend(objections(source, &record.usages));
+        let kernels = read(&self.ptx).matches(".entry ").count();
+        if record.usages.len() != kernels * REAL.len() {
+            wrong.push(format!("{name}: the record has not all of its {kernels} kernels"));
+        }
+        wrong
+    }
+
+    /// Compiles and assembles; then writes, or compares.
+    fn make(&self, source: &Source, task: Task) -> Result<()> {
+        let nvrtc = Nvrtc::open()?;
+        let (got, wanted) = (nvrtc.version, VERSION);
+        ensure!(got == wanted, "NVRTC: got {}.{}, expected {}.{}", got.0, got.1, wanted.0, wanted.1);
+        let ptx = source.compile(&nvrtc, VIRTUAL)?.0;
+        let mut usages = Vec::new();
+        for target in REAL {
+            let (_, log) = source.compile(&nvrtc, target)?;
+            let kernels = usage(&log);
+            ensure!(!kernels.is_empty(), "{}: the assembler says nothing about any kernel\n{log}", self.name);
+            usages.extend(kernels.into_iter().map(|kernel| (target.to_owned(), kernel)));
+        }
+        let mut wrong = objections(source, &usages);
+        let record = Record::new(source.digest(), &ptx, usages).to_text();
+        let files = [(&self.ptx, ptx), (&self.record, record)];
+        for (path, text) in &files {
+            match task {
+                Task::Write => fs::write(path, text).with_context(|| format!("writing {}", path.display()))?,
+                _ if fs::read_to_string(path).ok().as_ref() == Some(text) => {}
+                _ => wrong.push(format!("{} is not what the source gives; run `cargo xtask ptx`", path.display())),
+            }
+        }
+        if !wrong.is_empty() {
+            bail!("{}", wrong.join("\n"));
+        }
+        println!("{}", self.name);
+        Ok(())
+    }
 }
 
-/// The number before a word.
-fn before(line: &str, what: &str) -> Option<u32> {
-    line.split_once(what)?.0.split_whitespace().last()?.parse().ok()
+/// What is wrong with the needs of a unit's kernels.
+fn objections(source: &Source, usages: &[(String, Usage)]) -> Vec<String> {
+    let one = |(target, kernel): &(String, Usage)| {
+        source.objection(kernel).map(|objection| format!("{}, {target}: {objection}", source.name))
+    };
+    usages.iter().filter_map(one).collect()
 }
 
 #[cfg(test)]
@@ -164,21 +159,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_report_is_understood() {
-        let log = "ptxas info    : 0 bytes gmem\n\
-                   ptxas info    : Compiling entry function 'one' for 'sm_80'\n\
-                   ptxas info    : Function properties for one\n    \
-                   8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n\
-                   ptxas info    : Used 40 registers, 400 bytes cmem[0]\n\
-                   ptxas info    : Compiling entry function 'two' for 'sm_80'\n\
-                   ptxas info    : Used 17 registers, 384 bytes cmem[0]\n";
-        let found = usage(log);
-        let expected = [("one", 40, 16), ("two", 17, 0)];
-        assert_eq!(found, expected.map(|(name, registers, spilt)| Usage { name: name.into(), registers, spilt }));
-        let source = Source::new("x.cu", "//! registers 20\n//! registers one 30\nint x;\n".into()).expect("valid");
-        assert_eq!(source.objection(&found[0]).as_deref(), Some("one spills 16 bytes"));
-        assert_eq!(source.objection(&found[1]), None);
-        let greedy = Usage { name: "one".into(), registers: 31, spilt: 0 };
-        assert_eq!(source.objection(&greedy).as_deref(), Some("one needs 31 registers, expected at most 30"));
+    fn what_is_committed_is_up_to_date() {
+        run(Task::Digest, Which::Beginning("")).expect("every unit");
+    }
+
+    #[test]
+    fn every_way_to_be_stale_is_seen() {
+        let folder = std::env::temp_dir().join(format!("tilewright-xtask-{}", std::process::id()));
+        fs::create_dir_all(folder.join("ptx")).expect("a folder");
+        let source = |text: &str| Source::new("x.cu", text.into(), &[]).expect("valid");
+        let (made, changed) = (source("//! registers 20\nint x;\n"), source("//! registers 20\nint y;\n"));
+        let unit = Unit::new(&folder, "x");
+        let record = |ptx: &str, registers, targets: &[&str]| {
+            let usage = |target: &&str| ((*target).to_owned(), Usage { name: "k".into(), registers, spilt: 0 });
+            Record::new(made.digest(), ptx, targets.iter().map(usage).collect()).to_text()
+        };
+        let stale = |source: &Source, ptx: &str, record: &str| {
+            fs::write(&unit.ptx, ptx).expect("a file");
+            fs::write(&unit.record, record).expect("a file");
+            unit.stale(source).join("\n")
+        };
+        let ptx = ".visible .entry k()";
+        let good = record(ptx, 20, &REAL);
+        assert_eq!(stale(&made, ptx, &good), "");
+        assert!(stale(&changed, ptx, &good).contains("the source changed"));
+        assert!(stale(&made, ".visible .entry k( )", &good).contains("not the one that was made"));
+        assert!(stale(&made, ptx, &record(ptx, 21, &REAL)).contains("needs 21 registers"));
+        assert!(stale(&made, ptx, &record(ptx, 20, &REAL[..1])).contains("not all of its 1 kernels"));
+        assert!(stale(&made, ptx, "").contains("no record"));
+        fs::remove_dir_all(&folder).expect("the folder goes");
     }
 }

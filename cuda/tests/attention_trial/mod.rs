@@ -146,7 +146,7 @@ fn judge<T: Element, A: Real, D: Dimension>(
 }
 
 /// Runs a case both ways and judges every tensor; the reference is `A`.
-fn judge_case<T: CudaElement, A: Real>(method: &CudaAttention, case: &Case) -> Result<(), String> {
+pub(crate) fn judge_case<T: CudaElement, A: Real>(method: &CudaAttention, case: &Case) -> Result<(), String> {
     let (spec, tensors) = (&case.spec, Tensors::<T>::new(case));
     let contract: Contract = method.contract(T::FORMAT);
     let text = |error: tilewright_attention::AttentionError| format!("{error} {}", fault());

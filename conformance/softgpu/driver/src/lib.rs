@@ -16,6 +16,9 @@
 //! Work is done when it is asked for, so a launch returns its own fault, and the exported C function
 //! `softgpu_last_fault` gives its text. A fault doesn't spoil the context: the next launch starts afresh.
 //!
+//! `softgpu_set_seed` chooses the schedule of the launches to come, and `softgpu_load_instead` gives a module another text
+//! than the one its owner loads: that is how faults are planted in kernels.
+//!
 //! A test loads the library with [`open`] before its first call into cudarc, which then finds it by its name.
 
 #![allow(non_snake_case)]
@@ -24,6 +27,7 @@
 
 mod code;
 mod context;
+mod instead;
 mod launch;
 mod loader;
 mod memory;

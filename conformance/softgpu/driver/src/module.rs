@@ -9,6 +9,7 @@ use crate::code::{
     OUT_OF_MEMORY, SUCCESS,
 };
 use crate::context::put;
+use crate::instead::replaced;
 use crate::state::{Function, with};
 
 /// Loads PTX text.
@@ -31,7 +32,7 @@ unsafe fn load(out: *mut *mut c_void, image: *const c_char) -> Result<Code, (Cod
     }
     // SAFETY: as the caller promises; an ELF image has a zero byte soon after its magic number.
     let bytes = unsafe { CStr::from_ptr(image) }.to_bytes();
-    let module = parse(bytes)?;
+    let module = replaced(bytes).map_or_else(|| parse(bytes), |other| parse(&other))?;
     Ok(with(|s| {
         let handle = s.handle();
         s.modules.insert(handle, module);
