@@ -9,7 +9,7 @@ use crate::isa::{Kernel, Value64};
 use crate::memory::{Checks, Global};
 use crate::module::{Inner, Module};
 use crate::ptx::{Initial, Space};
-use crate::schedule::{self, Plan};
+use crate::schedule::{self, Plan, Spares};
 
 /// How a device runs kernels and what it looks for.
 #[derive(Clone, Debug)]
@@ -106,13 +106,14 @@ pub struct Gpu {
     launches: u64,
     /// Addresses of each loaded module's variables.
     variables: HashMap<u64, HashMap<String, (u64, u64)>>,
+    spares: Spares,
 }
 
 impl Gpu {
     /// A device with empty memory.
     pub fn new(settings: Settings) -> Self {
         let (global, variables) = (Global::default(), HashMap::new());
-        Self { settings, global, used: 0, allocations: 0, launches: 0, variables }
+        Self { settings, global, used: 0, allocations: 0, launches: 0, variables, spares: Spares::default() }
     }
 
     /// The settings, which may change between launches.
@@ -278,6 +279,7 @@ impl Gpu {
         let checks = Checks { races: self.settings.races, uninitialized: self.settings.uninitialized };
         self.launches += 1;
         let plan = Plan {
+            module: inner.id,
             kernel: decoded,
             launch,
             params,
@@ -288,7 +290,7 @@ impl Gpu {
             max_steps: self.settings.max_steps,
             resident: self.settings.resident_blocks,
         };
-        let result = schedule::run(&plan, &mut self.global);
+        let result = schedule::run(&plan, &mut self.global, &mut self.spares);
         for allocation in self.global.live() {
             allocation.region.forget();
         }

@@ -6,7 +6,7 @@
 //! shuffle orders nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Clocks of all warps of some blocks.
 pub(crate) type Snapshot = BTreeMap<u32, Vec<u32>>;
@@ -22,9 +22,9 @@ pub(crate) struct Clocks {
     local: Vec<u32>,
     foreign: Option<Box<Snapshot>>,
     /// What a fence covers and a later atomic will publish.
-    fence: Option<Rc<Snapshot>>,
+    fence: Option<Arc<Snapshot>>,
     /// What was read with relaxed loads, and a later fence will make known.
-    pending: Vec<Rc<Snapshot>>,
+    pending: Vec<Arc<Snapshot>>,
 }
 
 const LANE_SHIFT: u32 = 57;
@@ -86,10 +86,10 @@ impl Clocks {
         known.is_some_and(|clocks| clocks[(warp % self.per_block) as usize] >= clock)
     }
 
-    fn snapshot(&self) -> Rc<Snapshot> {
+    fn snapshot(&self) -> Arc<Snapshot> {
         let mut all = self.foreign.as_deref().cloned().unwrap_or_default();
         all.insert(self.block, self.local.clone());
-        Rc::new(all)
+        Arc::new(all)
     }
 
     fn join(&mut self, other: &Snapshot) {
@@ -121,11 +121,11 @@ impl Clocks {
             self.fence();
         }
         match (&self.fence, rmw) {
-            (Some(mine), false) => drop(places.insert(key, Rc::clone(mine))),
+            (Some(mine), false) => drop(places.insert(key, Arc::clone(mine))),
             (None, false) => drop(places.remove(&key)),
             (Some(mine), true) => {
-                let place = places.entry(key).or_insert_with(|| Rc::clone(mine));
-                if !Rc::ptr_eq(place, mine) {
+                let place = places.entry(key).or_insert_with(|| Arc::clone(mine));
+                if !Arc::ptr_eq(place, mine) {
                     let mut all = (**place).clone();
                     for (&block, clocks) in mine.iter() {
                         let known = all.entry(block).or_insert_with(|| vec![0; clocks.len()]);
@@ -133,7 +133,7 @@ impl Clocks {
                             *k = (*k).max(*c);
                         }
                     }
-                    *place = Rc::new(all);
+                    *place = Arc::new(all);
                 }
             }
             (None, true) => {}
@@ -143,11 +143,11 @@ impl Clocks {
     /// A strong read of the place `key`.
     pub(crate) fn observe(&mut self, places: &Places, key: u64, acquire: bool) {
         let Some(seen) = places.get(&key) else { return };
-        let seen = Rc::clone(seen);
+        let seen = Arc::clone(seen);
         if acquire {
             self.join(&seen);
             self.tick();
-        } else if !self.pending.iter().any(|p| Rc::ptr_eq(p, &seen)) {
+        } else if !self.pending.iter().any(|p| Arc::ptr_eq(p, &seen)) {
             self.pending.push(seen);
         }
     }
@@ -174,7 +174,7 @@ impl Clocks {
 }
 
 /// What was last published at each synchronising place.
-pub(crate) type Places = HashMap<u64, Rc<Snapshot>>;
+pub(crate) type Places = HashMap<u64, Arc<Snapshot>>;
 
 /// The last accesses of a few bytes.
 #[derive(Clone, Copy, Debug, Default)]

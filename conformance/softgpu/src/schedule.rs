@@ -1,6 +1,6 @@
 //! Who runs when: which blocks are on the device, and which warp has its turn.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use crate::decode::FIRST_OFFSET;
 use crate::exec::{Block, Copies, Group, Machine, State, Stop, Warp, release};
@@ -12,6 +12,8 @@ use crate::race::{Clocks, Places};
 
 /// A launch, ready to go.
 pub(crate) struct Plan<'a> {
+    /// The module's number.
+    pub(crate) module: u64,
     pub(crate) kernel: &'a Kernel,
     pub(crate) launch: &'a Launch,
     pub(crate) params: &'a [u8],
@@ -23,6 +25,38 @@ pub(crate) struct Plan<'a> {
     pub(crate) launches: u64,
     pub(crate) max_steps: u64,
     pub(crate) resident: u32,
+}
+
+/// Blocks that have left the device: their registers and their shared memory serve the next launch of the same kernel with as
+/// many warps, for a launch of few instructions costs less than fresh memory does.
+#[derive(Default)]
+pub(crate) struct Spares(VecDeque<(Shape, Vec<Resident>)>);
+
+/// Module, kernel and warps.
+type Shape = (u64, String, u32);
+
+impl std::fmt::Debug for Spares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Spares of {} kernels", self.0.len())
+    }
+}
+
+impl Spares {
+    /// Kernels remembered, and blocks of each.
+    const MOST: (usize, usize) = (24, 4);
+
+    fn take(&mut self, shape: &Shape) -> Vec<Resident> {
+        let at = self.0.iter().position(|(known, _)| known == shape);
+        at.and_then(|at| self.0.remove(at)).map(|(_, blocks)| blocks).unwrap_or_default()
+    }
+
+    fn put(&mut self, shape: Shape, mut blocks: Vec<Resident>) {
+        blocks.truncate(Self::MOST.1);
+        self.0.push_back((shape, blocks));
+        if self.0.len() > Self::MOST.0 {
+            self.0.pop_front();
+        }
+    }
 }
 
 /// A block on the device.
@@ -50,7 +84,7 @@ impl Random {
 }
 
 /// Runs all blocks.
-pub(crate) fn run(plan: &Plan, global: &mut Global) -> Result<Stats, Fault> {
+pub(crate) fn run(plan: &Plan, global: &mut Global, spares: &mut Spares) -> Result<Stats, Fault> {
     let machine = Machine {
         kernel: plan.kernel,
         params: plan.params,
@@ -75,7 +109,13 @@ pub(crate) fn run(plan: &Plan, global: &mut Global) -> Result<Stats, Fault> {
     if plan.launch.cooperative {
         window = order.len();
     }
-    Scheduler { plan, machine, order, random, window, resident: Vec::new(), spare: Vec::new(), turn: 0 }.run()
+    let warps = plan.launch.block.iter().product::<u32>().div_ceil(32);
+    let shape = (plan.module, plan.kernel.name.clone(), warps);
+    let spare = spares.take(&shape);
+    let mut scheduler = Scheduler { plan, machine, order, random, window, resident: Vec::new(), spare, turn: 0 };
+    let stats = scheduler.run()?;
+    spares.put(shape, scheduler.spare);
+    Ok(stats)
 }
 
 struct Scheduler<'a> {
@@ -92,7 +132,7 @@ struct Scheduler<'a> {
 }
 
 impl Scheduler<'_> {
-    fn run(mut self) -> Result<Stats, Fault> {
+    fn run(&mut self) -> Result<Stats, Fault> {
         loop {
             while self.resident.len() < self.window
                 && let Some(index) = self.order.pop()

@@ -27,11 +27,12 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// The library's file beside the current executable, in the folder above it, or in either's `deps`.
+/// The library's file beside the current executable, in the folder above it, or in either's `deps`; those first, which cargo
+/// keeps up to date also when the library is built for another crate.
 pub fn find() -> Option<PathBuf> {
     let executable = std::env::current_exe().ok()?;
     let folders = executable.ancestors().skip(1).take(2);
-    let places = folders.flat_map(|folder| [folder.to_owned(), folder.join("deps")]);
+    let places = folders.flat_map(|folder| [folder.join("deps"), folder.to_owned()]);
     places.map(|folder| folder.join("libcuda.so")).find(|file| file.is_file())
 }
 

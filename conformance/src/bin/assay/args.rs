@@ -267,16 +267,17 @@ impl RunArgs {
         }
     }
 
-    /// The arguments that ask the same of one backend, the JSON report left out.
-    pub(crate) fn for_subject(&self, name: SubjectName) -> Vec<String> {
+    /// The arguments that ask the same of one backend and for one family, the JSON report left out.
+    pub(crate) fn for_subject(&self, name: SubjectName, family: Family) -> Vec<String> {
         let value = |option: &str, value: String| [format!("--{option}"), value];
         let mut list = vec!["run".into()];
         list.extend(value("subject", name.name().into()));
         list.extend(value("suite", self.suite.name()));
         list.extend(value("seed", format!("{:x}", self.seed)));
         list.extend(value("schedule", self.schedule.to_string()));
-        list.extend(self.family.into_iter().flat_map(|family| value("family", family.name())));
-        list.extend(self.case.iter().flat_map(|case| value("case", case.to_string())));
+        list.extend(value("family", family.name()));
+        let cases = self.case.iter().filter(|case| case.family() == family);
+        list.extend(cases.flat_map(|case| value("case", case.to_string())));
         list
     }
 

@@ -4,10 +4,11 @@
 //! goes by the same name, gets a process of its own: this program once more, with the variable set that its driver waits
 //! for.
 
-use crate::args::{RunArgs, SubjectName};
+use crate::args::{Family, RunArgs, SubjectName};
+use crate::output::progress;
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::sync::OnceLock;
 use tilewright_conformance::subject::Explain;
 use tilewright_cuda::{CudaError, Device};
@@ -81,47 +82,55 @@ pub(crate) fn is_absence(error: &CudaError) -> bool {
     )
 }
 
-/// `assay run --subject softgpu`, in a process of its own, which prints what it finds. Returns whether all is well, and
-/// its JSON report if there is to be one.
-pub(crate) fn in_own_process(args: &RunArgs) -> anyhow::Result<(bool, Option<Value>)> {
+/// What a process of its own found.
+pub(crate) struct Found {
+    /// What it has to say.
+    pub(crate) text: String,
+    /// Whether all is well.
+    pub(crate) holds: bool,
+    /// Its report, if one is to be written.
+    pub(crate) json: Option<Value>,
+}
+
+/// `assay run --subject softgpu`, each family in a process of its own: an interpreter has one thread.
+pub(crate) fn in_own_processes(args: &RunArgs, families: &[Family]) -> anyhow::Result<Vec<Found>> {
+    let bar = progress(families.len(), "software GPU");
+    let found = std::thread::scope(|scope| {
+        let start = |family: &Family| {
+            let (family, bar) = (*family, &bar);
+            scope.spawn(move || {
+                let found = in_own_process(args, family);
+                bar.inc(1);
+                found
+            })
+        };
+        let running: Vec<_> = families.iter().map(start).collect();
+        let end = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        running.into_iter().map(end).collect()
+    });
+    bar.finish_and_clear();
+    found
+}
+
+fn in_own_process(args: &RunArgs, family: Family) -> anyhow::Result<Found> {
     let report = args.json.as_ref().map(|_| tempfile::NamedTempFile::new()).transpose()?;
-    let mut command = for_software(args)?;
-    command.args(args.for_subject(SubjectName::Softgpu));
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env(VARIABLE, format!("seed={}", args.schedule)).args(args.for_subject(SubjectName::Softgpu, family));
     if let Some(report) = &report {
         command.arg("--json").arg(report.path());
     }
-    let holds = verdict(command.status().context("the software GPU's process")?)?;
+    let output = command.output().context("the software GPU's process")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let holds = match output.status.code() {
+        Some(0) => true,
+        Some(1) => false,
+        _ => bail!("the software GPU's process: {}: {}", output.status, said.trim()),
+    };
     let read = |report: tempfile::NamedTempFile| -> anyhow::Result<Value> {
         Ok(serde_json::from_reader(std::fs::File::open(report.path())?)?)
     };
-    Ok((holds, report.map(read).transpose()?))
-}
-
-/// Turns this process, which has done nothing yet, into the software GPU's, to do what it was asked for.
-#[cfg(unix)]
-pub(crate) fn become_software(args: &RunArgs) -> anyhow::Result<bool> {
-    use std::os::unix::process::CommandExt;
-    let error = for_software(args)?.args(std::env::args_os().skip(1)).exec();
-    Err(error).context("the software GPU's process")
-}
-
-/// Lets a process of its own do what this one was asked for.
-#[cfg(not(unix))]
-pub(crate) fn become_software(args: &RunArgs) -> anyhow::Result<bool> {
-    verdict(for_software(args)?.args(std::env::args_os().skip(1)).status().context("the software GPU's process")?)
-}
-
-/// This program, for the software GPU.
-fn for_software(args: &RunArgs) -> anyhow::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.env(VARIABLE, format!("seed={}", args.schedule));
-    Ok(command)
-}
-
-fn verdict(status: ExitStatus) -> anyhow::Result<bool> {
-    match status.code() {
-        Some(0) => Ok(true),
-        Some(1) => Ok(false),
-        _ => bail!("the software GPU's process: {status}"),
-    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(Found { text, holds, json: report.map(read).transpose()? })
 }

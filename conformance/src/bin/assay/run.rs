@@ -14,9 +14,6 @@ use tilewright_cuda::CudaError;
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let families = args.families()?;
-    if args.subject == Some(SubjectName::Softgpu) && !gpu::is_for_software() {
-        return gpu::become_software(args);
-    }
     let json = args.json.as_deref().map(JsonReport::create).transpose()?;
     let mut findings = Findings::default();
     match &args.cmd {
@@ -59,13 +56,17 @@ impl Findings {
         *if holds { &mut self.conform } else { &mut self.fail } += 1;
     }
 
-    /// Counts what another process found and printed.
-    fn merge(&mut self, holds: bool, json: Option<Value>) {
-        self.count(holds);
-        let Some(mut json) = json else { return };
-        let mut list = |key: &str| json[key].as_array_mut().map(std::mem::take).unwrap_or_default();
-        self.subjects.extend(list("subjects"));
-        self.violations.extend(list("violations"));
+    /// Prints and counts what other processes found about one subject.
+    fn merge(&mut self, parts: Vec<gpu::Found>) -> anyhow::Result<()> {
+        self.count(parts.iter().all(|part| part.holds));
+        for mut part in parts {
+            print(&format!("\n{}", part.text))?;
+            let mut list = |key: &str| part.json.as_mut()?[key].as_array_mut().map(std::mem::take);
+            let (subjects, violations) = (list("subjects"), list("violations"));
+            self.subjects.extend(subjects.into_iter().flatten());
+            self.violations.extend(violations.into_iter().flatten());
+        }
+        Ok(())
     }
 
     fn absent(&mut self, name: &'static str, why: String) -> anyhow::Result<()> {
@@ -118,12 +119,10 @@ fn try_backend(args: &RunArgs, families: &[Family], name: SubjectName, findings:
     // Of several backends one may not be there; the one that was asked for must be.
     let chosen = args.subject.is_some();
     if name == SubjectName::Softgpu && !gpu::is_for_software() {
-        if !gpu::is_software_built() {
+        if !chosen && !gpu::is_software_built() {
             return findings.absent(name.name(), gpu::NOT_BUILT.into());
         }
-        let (holds, json) = gpu::in_own_process(args)?;
-        findings.merge(holds, json);
-        return Ok(());
+        return findings.merge(gpu::in_own_processes(args, families)?);
     }
     let backend = match Backend::open(name) {
         Err(error) if !chosen && error.downcast_ref::<CudaError>().is_some_and(gpu::is_absence) => {
