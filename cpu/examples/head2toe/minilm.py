@@ -76,9 +76,10 @@ def sources(package):
             yield path
 
 
-def paragraphs():
+def paragraphs(alike):
     """Plain paragraphs of 6 to 32 words, each with its package, in alphabetical order. Docstrings are full of variations on
-    one sentence, which would make cross-validation too sure of itself: no two paragraphs begin with the same four words."""
+    one sentence, which would make cross-validation too sure of itself: no two paragraphs begin with the same four words, unless
+    `alike`, which only keeps them from being the same."""
     own = re.compile(r"numpy|scipy|scikit-learn|sklearn|\bjax\b|python|\bnp\b|\bjnp\b|\bsp\b", re.IGNORECASE)
     marks = ("---", ">>>", "`", "::", "===")
     found = {}
@@ -89,7 +90,8 @@ def paragraphs():
                     words = own.sub("pkg", " ".join(paragraph.split()))
                     plain = re.match(r"[A-Z][a-z ]", words) and not any(mark in words for mark in marks)
                     if plain and 6 <= len(words.split()) <= 32:
-                        found.setdefault(tuple(words.lower().split()[:4]), (words, label))
+                        beginning = tuple(words.lower().split())
+                        found.setdefault(beginning if alike else beginning[:4], (words, label))
     return sorted(found.values())
 
 
@@ -398,6 +400,7 @@ def arguments():
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--train", type=int, default=1000, help="training texts")
     parser.add_argument("--test", type=int, default=800, help="test texts")
+    parser.add_argument("--alike", action="store_true", help="also texts that begin with the same four words")
     parser.add_argument("--every", type=int, default=8, help="of the small set: one feature out of so many")
     return parser.parse_args()
 
@@ -440,7 +443,7 @@ def main():
     options = arguments()
     if not (options.out or options.small):
         raise SystemExit("nothing to do: --out DIR or --small FILE")
-    pool = paragraphs()
+    pool = paragraphs(options.alike)
     print("%d texts: %s" % (len(pool), np.bincount([label for _, label in pool]).tolist()), flush=True)
     weights, tokenizer = network()
     if options.small:
