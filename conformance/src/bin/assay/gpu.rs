@@ -53,12 +53,16 @@ impl Gpu {
 
     /// What is known of a fault beyond its code.
     pub(crate) fn explain(&self) -> Explain {
-        || DRIVER.get().map_or_else(String::new, cuda::Driver::last_fault)
+        if self.software { last_fault } else { String::new }
     }
 
     pub(crate) fn is_software(&self) -> bool {
         self.software
     }
+}
+
+fn last_fault() -> String {
+    DRIVER.get().map_or_else(String::new, cuda::Driver::last_fault)
 }
 
 /// Whether there is a software GPU.
