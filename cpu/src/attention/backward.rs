@@ -155,7 +155,7 @@ fn run_wave<T: Stored>(
                 })
                 .collect();
             pairs.into_par_iter().with_max_len(1).for_each_init(
-                || Meeting::new(problem, sizes),
+                || Meeting::new(problem),
                 |meeting, (at, keys, queries)| meeting.meet(problem, at, queries, keys),
             );
         }

@@ -3,7 +3,7 @@
 
 use super::float::Stored;
 use super::forward::{Online, Partial};
-use super::kernels::{self, LANES, Layout, Left, ROWS, Right};
+use super::kernels::{self, LANES, Layout, Left, ROWS, Right, STRIDE};
 use super::scores::Problem;
 use super::split::QueryTask;
 use super::strip::Columns;
@@ -49,8 +49,7 @@ pub(super) fn attend<T: Stored>(
     let head = [task.b, spec.kv_head(task.heads.start)];
     let mut online = Online::new(problem, task, &keys);
     let queries = scaled_queries(problem, task);
-    let stride = kernels::strip_stride(CHUNK);
-    let zeros = || vec![T::Accum::zero(); ROWS * stride];
+    let zeros = || vec![T::Accum::zero(); ROWS * STRIDE];
     let (mut scores, mut slope, mut columns, scaling) = (zeros(), zeros(), Columns::default(), problem.scaling());
     let (mut k_tile, mut v_tile) = (Tile::default(), Tile::default());
     for chunk in tiles(keys, CHUNK) {
@@ -71,17 +70,17 @@ pub(super) fn attend<T: Stored>(
             for run in &columns.runs {
                 let left = Left { data: &k.data[(run.keys.start - chunk.start) * k.stride..], stride: k.stride };
                 let rows: Vec<_> = (0..strip.lanes().len()).map(|r| queries.padded_row(at * ROWS + r)).collect();
-                kernels::dots(isa, &rows, left, run.keys.len(), &mut scores[run.column..], stride);
+                kernels::dots(isa, &rows, left, run.keys.len(), &mut scores[run.column..]);
             }
             if columns.runs.is_empty() {
                 continue;
             }
-            problem.finish_scores(&scaling, &strip, &columns, &mut scores, stride, &mut slope);
+            problem.finish_scores(&scaling, &strip, &columns, &mut scores, &mut slope);
             let row = |j: usize| &v.data[(j - chunk.start) * v.stride..];
             let layout = Layout::Rows { stride: v.stride };
             let values = |keys: &Range<usize>| Right { data: row(keys.start), columns: spec.value_dim, layout };
             let value = |j: usize, out: &mut [T::Accum]| out.copy_from_slice(&row(j)[..spec.value_dim]);
-            online.update(problem, at, &columns, (&mut scores, stride), finite, values, value);
+            online.update(problem, at, &columns, &mut scores, finite, values, value);
         }
     }
     online.finish()

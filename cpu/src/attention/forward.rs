@@ -2,7 +2,7 @@
 
 use super::decode;
 use super::float::{Float, Stored, ln};
-use super::kernels::{self, Left, ROWS, Right, Running, Start};
+use super::kernels::{self, Left, ROWS, Right, Running, STRIDE, Start};
 use super::panels::{Panels, Strips};
 use super::scores::{Problem, add_scaled};
 use super::split::{self, QueryTask};
@@ -171,23 +171,22 @@ impl<A: Float> Online<A> {
         problem: &Problem<'_, '_, T>,
         at: usize,
         columns: &Columns,
-        (s, stride): (&mut [A], usize),
+        s: &mut [A],
         finite: bool,
         values: impl Fn(&Range<usize>) -> Right<'v, A>,
         value: impl Fn(usize, &mut [A]),
     ) {
         let (strip, isa) = (&self.strips[at], problem.isa);
         let rows = strip.lanes().len();
-        let factors = kernels::online_softmax(isa, s, stride, columns.width(), rows, &mut self.running[at]);
-        problem.drop_strip(strip, columns, s, stride);
+        let factors = kernels::online_softmax(isa, s, columns.width(), rows, &mut self.running[at]);
+        problem.drop_strip(strip, columns, s);
         let o_stride = self.o.stride();
         if finite || !columns.partial {
             let unscaled = factors.iter().all(|factor| *factor == A::one());
             let mut start = if unscaled { Start::Sum } else { Start::Scaled(factors) };
             let o = self.o.rows_from_mut(at * ROWS);
             for run in &columns.runs {
-                let weights = Left { data: &s[run.column..], stride };
-                kernels::product(isa, weights, values(&run.keys), run.keys.len(), o, o_stride, start);
+                kernels::product(isa, &s[run.column..], values(&run.keys), run.keys.len(), o, o_stride, start);
                 start = Start::Sum;
             }
             return;
@@ -198,7 +197,7 @@ impl<A: Float> Online<A> {
             for run in &columns.runs {
                 for j in run.keys.clone().filter(|&j| columns.within(j) && problem.spec.visible(strip.b, h, i, j)) {
                     value(j, &mut v);
-                    let weight = s[r * stride + run.column + j - run.keys.start];
+                    let weight = s[r * STRIDE + run.column + j - run.keys.start];
                     add_scaled(self.o.row_mut(at * ROWS + r), weight, &v);
                 }
             }
@@ -239,7 +238,7 @@ fn attend<T: Stored>(
     let mut rows = Tile::default();
     pack_queries(problem.isa, &mut rows, spec, problem.inputs.q, [task.b, task.heads.start], &task.rows);
     q.pack(&rows, scaling.queries);
-    let mut scratch = Scratch::new(packed);
+    let mut scratch = Scratch::new();
     for tile in packed {
         let own = tile.keys.start.max(keys.start)..tile.keys.end.min(keys.end);
         if own.is_empty() {
@@ -258,15 +257,12 @@ struct Scratch<A> {
     columns: Columns,
     s: Vec<A>,
     slope: Vec<A>,
-    stride: usize,
 }
 
 impl<A: Float> Scratch<A> {
-    fn new(packed: &[KeyTile<A>]) -> Self {
-        let longest = packed.iter().map(|tile| tile.keys.len()).max().unwrap_or(0);
-        let stride = kernels::strip_stride(longest);
-        let zeros = || vec![A::zero(); ROWS * stride];
-        Self { columns: Columns::default(), s: zeros(), slope: zeros(), stride }
+    fn new() -> Self {
+        let zeros = || vec![A::zero(); ROWS * STRIDE];
+        Self { columns: Columns::default(), s: zeros(), slope: zeros() }
     }
 
     /// Every strip of a task meets the keys `own` of one tile.
@@ -280,7 +276,7 @@ impl<A: Float> Scratch<A> {
         own: &Range<usize>,
         full: bool,
     ) {
-        let (spec, stride, origin) = (problem.spec, self.stride, tile.keys.start);
+        let (spec, origin) = (problem.spec, tile.keys.start);
         for at in 0..online.strips.len() {
             if full && own.start == origin {
                 self.columns.all(own.clone());
@@ -294,13 +290,13 @@ impl<A: Float> Scratch<A> {
             for run in &self.columns.runs {
                 let right = tile.k_t.right(run.keys.start - origin, run.keys.len(), 0);
                 let s = &mut self.s[run.column..];
-                kernels::product_transposed(problem.isa, left, right, spec.head_dim, s, stride, Start::Zero);
+                kernels::product_transposed(problem.isa, left, right, spec.head_dim, s, STRIDE, Start::Zero);
             }
             let strip = &online.strips[at];
-            problem.finish_scores(scaling, strip, &self.columns, &mut self.s, stride, &mut self.slope);
+            problem.finish_scores(scaling, strip, &self.columns, &mut self.s, &mut self.slope);
             let values = |keys: &Range<usize>| tile.v.right(0, spec.value_dim, keys.start - origin);
             let value = |j: usize, v: &mut [A]| (0..v.len()).for_each(|c| v[c] = tile.v.at(j - origin, c));
-            online.update(problem, at, &self.columns, (&mut self.s, stride), tile.finite, values, value);
+            online.update(problem, at, &self.columns, &mut self.s, tile.finite, values, value);
         }
     }
 }

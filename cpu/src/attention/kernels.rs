@@ -17,12 +17,12 @@ pub(crate) const ROWS: usize = 6;
 /// Interleaved partial sums of a reduction; row strides are multiples of it.
 pub(crate) const LANES: usize = 16;
 
-/// The distance between a strip's rows of scores: whole lanes, the last tile's padding, and an odd number of cache lines,
-/// so that the rows of a column don't fall on one another in the cache.
-pub(crate) fn strip_stride(columns: usize) -> usize {
-    let lanes = columns.next_multiple_of(4 * LANES) / LANES;
-    (lanes + 1 - lanes % 2) * LANES
-}
+/// Keys of the longest tile.
+pub(crate) const MAX_KEYS: usize = 384;
+
+/// The distance between a strip's rows of scores: an odd number of cache lines, so that the rows of a column don't fall on
+/// one another in the cache, and a constant, so that one register addresses all six rows.
+pub(crate) const STRIDE: usize = MAX_KEYS + LANES;
 
 /// The left factor of a product for one strip.
 #[derive(Clone, Copy, Debug)]
@@ -71,9 +71,9 @@ trait Walk<A>: Copy {
     unsafe fn at(&self, kk: usize) -> [A; ROWS];
 }
 
-/// Row `r` of the strip is a row of the factor.
+/// Row `r` of the strip is a row of the factor, [`STRIDE`] from the next.
 #[derive(Clone, Copy)]
-struct ByRows<'a, A>([&'a [A]; ROWS]);
+struct ByRows<'a, A>(&'a [A]);
 
 /// Row `r` of the strip is column `r` of the factor.
 #[derive(Clone, Copy)]
@@ -82,13 +82,13 @@ struct ByColumns<'a, A>(Left<'a, A>);
 impl<A: Float> Walk<A> for ByRows<'_, A> {
     #[inline(always)]
     fn holds(&self, k: usize) -> bool {
-        self.0.iter().all(|row| k <= row.len())
+        (ROWS - 1) * STRIDE + k <= self.0.len()
     }
 
     #[inline(always)]
     unsafe fn at(&self, kk: usize) -> [A; ROWS] {
-        // SAFETY: every row is longer than `kk`, as the caller has made sure.
-        std::array::from_fn(|r| unsafe { *self.0[r].get_unchecked(kk) })
+        // SAFETY: the last row is longer than `kk`, as the caller has made sure.
+        std::array::from_fn(|r| unsafe { *self.0.get_unchecked(r * STRIDE + kk) })
     }
 }
 
@@ -106,9 +106,8 @@ impl<A: Float> Walk<A> for ByColumns<'_, A> {
 }
 
 stamped! {
-    /// `C[.., ..n] ← start + A·B[..k]`, where row `r` of the strip is row `r` of `a`.
-    pub(crate) fn product<A>(a: Left<'_, A>, b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>)
-        = by_rows
+    /// `C ← start + A·B[..k]`, where the rows of the strip are those of `a`, [`STRIDE`] apart.
+    pub(crate) fn product<A>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) = by_rows
 }
 
 stamped! {
@@ -124,16 +123,8 @@ stamped! {
 }
 
 #[inline(always)]
-fn by_rows<A: Float, M: Machine>(
-    a: Left<'_, A>,
-    b: Right<'_, A>,
-    k: usize,
-    c: &mut [A],
-    c_stride: usize,
-    start: Start<A>,
-) {
-    let rows = std::array::from_fn(|r| &a.data[r * a.stride..][..k]);
-    panels::<A, M>(ByRows(rows), b, k, c, c_stride, start);
+fn by_rows<A: Float, M: Machine>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) {
+    panels::<A, M>(ByRows(a), b, k, c, c_stride, start);
 }
 
 #[inline(always)]
@@ -271,14 +262,13 @@ pub(crate) struct Running<A> {
 stamped! {
     /// Turns the first `n` scores of `rows` rows, in base 2, into `2^(s − m)`, and returns what the rows' outputs so far
     /// are to be multiplied by. Columns from `n` to the next multiple of [`LANES`] become 0.
-    pub(crate) fn online_softmax<A>(s: &mut [A], stride: usize, n: usize, rows: usize, running: &mut Running<A>) -> [A; ROWS]
+    pub(crate) fn online_softmax<A>(s: &mut [A], n: usize, rows: usize, running: &mut Running<A>) -> [A; ROWS]
         = online_softmax_body
 }
 
 #[inline(always)]
 fn online_softmax_body<A: Float, M: Machine>(
     s: &mut [A],
-    stride: usize,
     n: usize,
     rows: usize,
     running: &mut Running<A>,
@@ -286,7 +276,7 @@ fn online_softmax_body<A: Float, M: Machine>(
     let mut factors = [A::one(); ROWS];
     let padded = n.next_multiple_of(LANES);
     for r in 0..rows.min(ROWS) {
-        let row = &mut s[r * stride..][..padded];
+        let row = &mut s[r * STRIDE..][..padded];
         row[n..].fill(A::neg_infinity());
         let m = max_of(row);
         if m > running.m[r] {
@@ -375,25 +365,78 @@ stamped! {
 
 #[inline(always)]
 fn softcap_body<A: Float, M: Machine>(s: &mut [A], slope: &mut [A], cap: A) {
+    let inverse = A::one() / cap;
     for (s, slope) in s.iter_mut().zip(slope) {
         // A cap that vanishes in the accumulator leaves s = 0 as it is.
-        let x = if *s == A::zero() { A::zero() } else { *s / cap };
+        let x = if *s == A::zero() { A::zero() } else { *s * inverse };
         let t = x.hyperbolic_tangent::<M>();
         (*s, *slope) = (cap * t, A::one() - t * t);
     }
 }
 
 stamped! {
-    /// `s ← s − slope · |i + offset − j|` for consecutive `j`; `distance` is that of the first, before the bars.
-    pub(crate) fn add_distances<A>(s: &mut [A], slope: f64, distance: f64) = add_distances_body
+    /// `s ← s − slope · |distance − c|` for column `c`.
+    pub(crate) fn add_distances<A>(s: &mut [A], slope: A, distance: A) = add_distances_body
 }
 
 #[inline(always)]
-fn add_distances_body<A: Float, M: Machine>(s: &mut [A], slope: f64, distance: f64) {
-    for (column, s) in s.iter_mut().enumerate() {
-        let distance = (distance - column as f64).abs();
-        *s += <A as tilewright_scalar::Real>::from_f64(-slope * distance);
+fn add_distances_body<A: Float, M: Machine>(s: &mut [A], slope: A, distance: A) {
+    let minus = A::zero() - slope;
+    let mut ahead: [A; LANES] = std::array::from_fn(|lane| distance - super::float::constant(lane as f64));
+    let step: A = super::float::constant(LANES as f64);
+    for chunk in s.chunks_mut(LANES) {
+        for (s, ahead) in chunk.iter_mut().zip(&mut ahead) {
+            *s = mul_add::<A, M>(minus, tilewright_scalar::Real::abs(*ahead), *s);
+            *ahead -= step;
+        }
     }
+}
+
+stamped! {
+    /// `x_c ← Z_c x_c` for columns from key `first` on, where `Z` is `keep` or 0 as the words of Philox4x32-10 under the
+    /// counter `[j / 4, i, h, b]` say: one below `threshold` drops its key.
+    pub(crate) fn drop<A>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) = drop_body
+}
+
+#[inline(always)]
+fn drop_body<A: Float, M: Machine>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) {
+    const QUADS: usize = 16;
+    let mut z = [[A::zero(); QUADS]; 4];
+    let (mut done, mut quad) = (0, first / 4);
+    while done < x.len() {
+        let words = philox::<QUADS>(quad as u32, at, key);
+        for word in 0..4 {
+            for lane in 0..QUADS {
+                z[word][lane] = if u64::from(words[word][lane]) < threshold { A::zero() } else { keep };
+            }
+        }
+        let skip = if done == 0 { first % 4 } else { 0 };
+        let count = (4 * QUADS - skip).min(x.len() - done);
+        for (c, x) in x[done..done + count].iter_mut().enumerate() {
+            *x = z[(skip + c) % 4][(skip + c) / 4] * *x;
+        }
+        (done, quad) = (done + count, quad + QUADS);
+    }
+}
+
+/// Philox4x32-10 for `N` consecutive first counters, a lane each.
+#[inline(always)]
+fn philox<const N: usize>(first: u32, [i, h, b]: [u32; 3], key: [u32; 2]) -> [[u32; N]; 4] {
+    let mut counter = [std::array::from_fn(|lane| first.wrapping_add(lane as u32)), [i; N], [h; N], [b; N]];
+    let mut key = key;
+    for _ in 0..10 {
+        let mut next = [[0; N]; 4];
+        for lane in 0..N {
+            let (x, y) = (u64::from(counter[0][lane]) * 0xD251_1F53, u64::from(counter[2][lane]) * 0xCD9E_8D57);
+            next[0][lane] = (y >> 32) as u32 ^ counter[1][lane] ^ key[0];
+            next[1][lane] = y as u32;
+            next[2][lane] = (x >> 32) as u32 ^ counter[3][lane] ^ key[1];
+            next[3][lane] = x as u32;
+        }
+        counter = next;
+        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+    }
+    counter
 }
 
 stamped! {
@@ -466,24 +509,24 @@ fn sum_row_body<A: Float, M: Machine>(x: &[A]) -> A {
 stamped! {
     /// `S[r, c] ← q_r · k_c` for the rows of `q`, of whole lanes, and `n` rows of `k`, straight from where they lie: for
     /// few rows, whose time is that of reading `k` once.
-    pub(crate) fn dots<A>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A], s_stride: usize) = dots_body
+    pub(crate) fn dots<A>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) = dots_body
 }
 
 #[inline(always)]
-fn dots_body<A: Float, M: Machine>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A], s_stride: usize) {
+fn dots_body<A: Float, M: Machine>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) {
     match *q {
-        [a] => dots_of::<A, M, 1>([a], k, n, s, s_stride),
-        [a, b] => dots_of::<A, M, 2>([a, b], k, n, s, s_stride),
-        [a, b, c] => dots_of::<A, M, 3>([a, b, c], k, n, s, s_stride),
-        [a, b, c, d] => dots_of::<A, M, 4>([a, b, c, d], k, n, s, s_stride),
-        [a, b, c, d, e] => dots_of::<A, M, 5>([a, b, c, d, e], k, n, s, s_stride),
-        [a, b, c, d, e, f, ..] => dots_of::<A, M, 6>([a, b, c, d, e, f], k, n, s, s_stride),
+        [a] => dots_of::<A, M, 1>([a], k, n, s),
+        [a, b] => dots_of::<A, M, 2>([a, b], k, n, s),
+        [a, b, c] => dots_of::<A, M, 3>([a, b, c], k, n, s),
+        [a, b, c, d] => dots_of::<A, M, 4>([a, b, c, d], k, n, s),
+        [a, b, c, d, e] => dots_of::<A, M, 5>([a, b, c, d, e], k, n, s),
+        [a, b, c, d, e, f, ..] => dots_of::<A, M, 6>([a, b, c, d, e, f], k, n, s),
         [] => {}
     }
 }
 
 #[inline(always)]
-fn dots_of<A: Float, M: Machine, const R: usize>(q: [&[A]; R], k: Left<'_, A>, n: usize, s: &mut [A], s_stride: usize) {
+fn dots_of<A: Float, M: Machine, const R: usize>(q: [&[A]; R], k: Left<'_, A>, n: usize, s: &mut [A]) {
     let dim = q[0].len() - q[0].len() % LANES;
     let q = q.map(|q| &q[..dim]);
     for column in 0..n {
@@ -498,8 +541,10 @@ fn dots_of<A: Float, M: Machine, const R: usize>(q: [&[A]; R], k: Left<'_, A>, n
                 }
             }
         }
+        // As a whole: what is reduced number by number would be computed number by number.
+        let lanes = std::hint::black_box(lanes);
         for r in 0..R {
-            s[r * s_stride + column] = total(lanes[r]);
+            s[r * STRIDE + column] = total(lanes[r]);
         }
     }
 }

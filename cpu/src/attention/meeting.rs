@@ -2,14 +2,14 @@
 
 use super::bias::Context;
 use super::float::{Float, Stored};
-use super::kernels::{self, Left, ROWS, Start};
+use super::kernels::{self, Left, ROWS, STRIDE, Start};
 use super::panels::{Panels, Strips};
 use super::scores::{Problem, add_scaled};
 use super::strip::{Columns, Scaling, Strip};
 use super::tile::{Tile, pack_keys, pack_queries};
 use std::ops::Range;
 use tilewright_attention::AttentionSpec;
-use tilewright_attention::tiling::{Coverage, Tiles, coverage, query_range};
+use tilewright_attention::tiling::{Coverage, coverage, query_range};
 
 /// Query rows whose `P` and `dS` are kept at a time: long enough a sum for `dK` and `dV`, few enough for the cache.
 const BAND: usize = 16 * ROWS;
@@ -88,21 +88,19 @@ impl<A: Float> QuerySide<A> {
 pub(super) struct Meeting<A> {
     scaling: Scaling<A>,
     columns: Columns,
-    /// `P` and `dS` of a band of query rows, rows `stride` apart; 0 where nothing is visible.
+    /// `P` and `dS` of a band of query rows, rows [`STRIDE`] apart; 0 where nothing is visible.
     p: Vec<A>,
     d_s: Vec<A>,
     slope: Vec<A>,
-    stride: usize,
     /// Whether something of the band is masked.
     partial: bool,
 }
 
 impl<A: Float> Meeting<A> {
-    pub(super) fn new<T: Stored<Accum = A>>(problem: &Problem<'_, '_, T>, sizes: Tiles) -> Self {
-        let stride = kernels::strip_stride(sizes.k);
-        let zeros = |rows: usize| vec![A::zero(); rows * stride + ROWS];
+    pub(super) fn new<T: Stored<Accum = A>>(problem: &Problem<'_, '_, T>) -> Self {
+        let zeros = |rows: usize| vec![A::zero(); rows * STRIDE + ROWS];
         let (p, d_s, slope) = (zeros(BAND), zeros(BAND), zeros(ROWS));
-        Self { scaling: problem.scaling(), columns: Columns::default(), p, d_s, slope, stride, partial: false }
+        Self { scaling: problem.scaling(), columns: Columns::default(), p, d_s, slope, partial: false }
     }
 
     /// Adds what the pairs of two tiles owe to `dQ`, `dK` and `dV`, before the scale.
@@ -141,13 +139,13 @@ impl<A: Float> Meeting<A> {
         queries: &mut QuerySide<A>,
         keys: &KeySide<A>,
     ) {
-        let (spec, isa, stride, origin) = (problem.spec, problem.isa, self.stride, keys.keys.start);
-        let (p, d_s) = (&mut self.p[at * stride..], &mut self.d_s[at * stride..]);
+        let (spec, isa, origin) = (problem.spec, problem.isa, keys.keys.start);
+        let (p, d_s) = (&mut self.p[at * STRIDE..], &mut self.d_s[at * STRIDE..]);
         if self.partial {
             self.columns.find(spec, strip, &keys.keys, origin);
             self.columns.in_place(origin);
-            p[..ROWS * stride].fill(A::zero());
-            d_s[..ROWS * stride].fill(A::zero());
+            p[..ROWS * STRIDE].fill(A::zero());
+            d_s[..ROWS * STRIDE].fill(A::zero());
         } else {
             self.columns.all(keys.keys.clone());
         }
@@ -156,14 +154,14 @@ impl<A: Float> Meeting<A> {
             let (column, count) = (run.column, run.keys.len());
             let (k_t, v_t) = (keys.k_t.right(column, count, 0), keys.v_t.right(column, count, 0));
             let (q, d_o) = (Left { data: q, stride: ROWS }, Left { data: d_o, stride: ROWS });
-            kernels::product_transposed(isa, q, k_t, spec.head_dim, &mut p[column..], stride, Start::Zero);
-            kernels::product_transposed(isa, d_o, v_t, spec.value_dim, &mut d_s[column..], stride, Start::Zero);
+            kernels::product_transposed(isa, q, k_t, spec.head_dim, &mut p[column..], STRIDE, Start::Zero);
+            kernels::product_transposed(isa, d_o, v_t, spec.value_dim, &mut d_s[column..], STRIDE, Start::Zero);
         }
-        problem.finish_scores(&self.scaling, strip, &self.columns, p, stride, &mut self.slope);
-        problem.drop_strip(strip, &self.columns, d_s, stride);
+        problem.finish_scores(&self.scaling, strip, &self.columns, p, &mut self.slope);
+        problem.drop_strip(strip, &self.columns, d_s);
         for r in 0..strip.lanes().len() {
             for run in &self.columns.runs {
-                let own = r * stride + run.column..r * stride + run.column + run.keys.len();
+                let own = r * STRIDE + run.column..r * STRIDE + run.column + run.keys.len();
                 if queries.lse[first + r] == A::neg_infinity() {
                     p[own.clone()].fill(A::zero());
                     d_s[own].fill(A::zero());
@@ -176,24 +174,23 @@ impl<A: Float> Meeting<A> {
                 }
             }
         }
-        problem.drop_strip(strip, &self.columns, p, stride);
+        problem.drop_strip(strip, &self.columns, p);
         if self.partial {
             // Beyond the last key of a run a product leaves what fills its last vector.
-            strip.mask(spec, &self.columns, p, stride, A::zero());
-            strip.mask(spec, &self.columns, d_s, stride, A::zero());
+            strip.mask(spec, &self.columns, p, A::zero());
+            strip.mask(spec, &self.columns, d_s, A::zero());
         }
         let d_q_stride = queries.d_q.stride();
         if keys.finite || !self.columns.partial {
             for run in &self.columns.runs {
-                let left = Left { data: &d_s[run.column..], stride };
                 let k = keys.k.right(0, spec.head_dim, run.column);
                 let d_q = queries.d_q.rows_from_mut(first);
-                kernels::product(isa, left, k, run.keys.len(), d_q, d_q_stride, Start::Sum);
+                kernels::product(isa, &d_s[run.column..], k, run.keys.len(), d_q, d_q_stride, Start::Sum);
             }
             return;
         }
         each_visible(spec, strip, &keys.keys, |r, column| {
-            let weight = d_s[r * stride + column];
+            let weight = d_s[r * STRIDE + column];
             add_row(queries.d_q.row_mut(first + r), weight, &keys.k, column);
         });
     }
@@ -221,7 +218,7 @@ impl<A: Float> Meeting<A> {
                     continue;
                 }
             }
-            let from = (rows.start - band.start) * self.stride + first;
+            let from = (rows.start - band.start) * STRIDE + first;
             let sides = [
                 (&self.p, &queries.d_o, queries.finite[1], &mut keys.d_v, spec.value_dim),
                 (&self.d_s, &queries.q, queries.finite[0], &mut keys.d_k, spec.head_dim),
@@ -229,7 +226,7 @@ impl<A: Float> Meeting<A> {
             for (weights, right, finite, sums, dim) in sides {
                 let stride = sums.stride();
                 if finite || !self.partial {
-                    let left = Left { data: &weights[from..], stride: self.stride };
+                    let left = Left { data: &weights[from..], stride: STRIDE };
                     let right = right.right(0, dim, rows.start);
                     let sums = sums.rows_from_mut(first);
                     kernels::product_transposed(problem.isa, left, right, rows.len(), sums, stride, Start::Sum);
@@ -238,7 +235,7 @@ impl<A: Float> Meeting<A> {
                 for r in rows.clone() {
                     let strip = Strip::new(b, std::iter::once((h, origin + r)));
                     each_visible(spec, &strip, &own, |_, column| {
-                        let weight = weights[(r - band.start) * self.stride + first + column];
+                        let weight = weights[(r - band.start) * STRIDE + first + column];
                         add_row(sums.row_mut(first + column), weight, right, r);
                     });
                 }

@@ -83,13 +83,13 @@ const FORWARD_BYTES: usize = 200 << 10;
 const BACKWARD_BYTES: usize = 100 << 10;
 
 /// Largest tile side, so that a task's tiles stay small whatever is asked for.
-const MAX_TILE: usize = 1024;
+const MAX_TILE: usize = kernels::MAX_KEYS;
 
 /// The smallest tiles that are chosen where none are asked for.
 const LEAST_TILE: usize = 96;
 
 impl CpuAttention {
-    /// Tiles of `q` query rows and `k` keys, each clamped to 1 ..= 1024, instead of tiles that follow from the head
+    /// Tiles of `q` query rows and `k` keys, each clamped to 1 ..= 384, instead of tiles that follow from the head
     /// dimensions.
     ///
     /// ```

@@ -5,7 +5,7 @@ use super::float::{Float, Stored, constant};
 use super::isa::Isa;
 use super::kernels;
 use super::tile::Tile;
-use num_traits::{One, Zero};
+use num_traits::One;
 use std::ops::Range;
 use tilewright_attention::dropout::DropoutMask;
 use tilewright_attention::tiling::{Coverage, coverage, key_range};
@@ -183,7 +183,7 @@ impl<'a, 'i, T: Stored> Problem<'a, 'i, T> {
         }
         if let Some(slopes) = &self.spec.alibi {
             let distance = i as isize + self.spec.offset(b) - keys.start as isize;
-            kernels::add_distances(self.isa, s, slopes[h], distance as f64);
+            kernels::add_distances(self.isa, s, constant(slopes[h]), constant(distance as f64));
         }
     }
 
@@ -195,15 +195,9 @@ impl<'a, 'i, T: Stored> Problem<'a, 'i, T> {
     /// `x ← Z ∘ x` for one query and consecutive keys; nothing without dropout.
     pub(crate) fn drop_row(&self, [b, h, i]: [usize; 3], keys: Range<usize>, x: &mut [T::Accum]) {
         let Some(mask) = self.dropout else { return };
-        let keep_factor: T::Accum = constant(mask.keep_factor());
-        let mut kept = [false; 4];
-        for (x, j) in x.iter_mut().zip(keys.clone()) {
-            if j == keys.start || j % 4 == 0 {
-                kept = mask.keep4(b, h, i, j / 4);
-            }
-            let z = if kept[j % 4] { keep_factor } else { T::Accum::zero() };
-            *x = z * *x;
-        }
+        let at = [i as u32, h as u32, b as u32];
+        let keep = constant(mask.keep_factor());
+        kernels::drop(self.isa, x, keys.start, at, mask.key(), mask.threshold(), keep);
     }
 
     /// `x ← Z ∘ x` for a tile of the block.

@@ -2,7 +2,7 @@
 //! scores between the product and the softmax.
 
 use super::float::{Float, Stored, constant};
-use super::kernels::{self, LANES, ROWS};
+use super::kernels::{self, LANES, ROWS, STRIDE};
 use super::scores::Problem;
 use num_traits::One;
 use std::ops::Range;
@@ -128,10 +128,10 @@ impl Strip {
     }
 
     /// Overwrites what a row doesn't see: masked keys, and the columns between runs.
-    pub(crate) fn mask<A: Float>(&self, spec: &AttentionSpec, columns: &Columns, s: &mut [A], stride: usize, with: A) {
+    pub(crate) fn mask<A: Float>(&self, spec: &AttentionSpec, columns: &Columns, s: &mut [A], with: A) {
         for (r, &(h, i)) in self.lanes().iter().enumerate() {
             let band = self.band(spec, i, &columns.within);
-            let row = &mut s[r * stride..][..stride];
+            let row = &mut s[r * STRIDE..][..STRIDE];
             let mut done = 0;
             for Run { keys, column } in &columns.runs {
                 row[done..*column].fill(with);
@@ -188,18 +188,17 @@ impl<T: Stored> Problem<'_, '_, T> {
         strip: &Strip,
         columns: &Columns,
         s: &mut [T::Accum],
-        stride: usize,
         slope: &mut [T::Accum],
     ) {
         let width = columns.width();
         let plain = scaling.product.is_none() && scaling.last.is_none();
         for (r, &(h, i)) in strip.lanes().iter().enumerate().filter(|_| !plain) {
-            let row = &mut s[r * stride..][..width];
+            let row = &mut s[r * STRIDE..][..width];
             if let Some(scale) = scaling.product {
                 kernels::scale(self.isa, row, scale);
             }
             if self.cap.is_some() {
-                self.soften(row, &mut slope[r * stride..][..width]);
+                self.soften(row, &mut slope[r * STRIDE..][..width]);
             }
             for run in &columns.runs {
                 self.add_biases([strip.b, h, i], run.keys.clone(), &mut row[run.column..][..run.keys.len()]);
@@ -209,18 +208,18 @@ impl<T: Stored> Problem<'_, '_, T> {
             }
         }
         if columns.partial || columns.runs.len() > 1 {
-            strip.mask(self.spec, columns, s, stride, T::Accum::neg_infinity());
+            strip.mask(self.spec, columns, s, T::Accum::neg_infinity());
         }
     }
 
     /// `x ← Z ∘ x` for a strip.
-    pub(crate) fn drop_strip(&self, strip: &Strip, columns: &Columns, x: &mut [T::Accum], stride: usize) {
+    pub(crate) fn drop_strip(&self, strip: &Strip, columns: &Columns, x: &mut [T::Accum]) {
         if !self.drops() {
             return;
         }
         for (r, &(h, i)) in strip.lanes().iter().enumerate() {
             for run in &columns.runs {
-                let row = &mut x[r * stride + run.column..][..run.keys.len()];
+                let row = &mut x[r * STRIDE + run.column..][..run.keys.len()];
                 self.drop_row([strip.b, h, i], run.keys.clone(), row);
             }
         }

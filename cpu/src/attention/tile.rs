@@ -3,7 +3,7 @@
 use super::float::{Float, Stored};
 use super::isa::Isa;
 use super::kernels::{self, LANES, Left, ROWS, Start};
-use super::panels::Panels;
+use super::panels::{Panels, Strips};
 use ndarray::{ArrayView1, ArrayView4};
 use std::ops::Range;
 use tilewright_attention::{AttentionSpec, tensors};
@@ -110,19 +110,13 @@ impl<A: Float> Tile<A> {
 
     /// `self += A·B`.
     pub(crate) fn add_product(&mut self, isa: Isa, a: &Self, b: &Self) {
-        let mut right = Panels::default();
+        let (mut left, mut right) = (Strips::default(), Panels::default());
+        left.pack(a, A::one());
         right.pack(isa, b);
         for i in (0..a.rows).step_by(ROWS) {
-            let left = Left { data: a.rows_from(i), stride: a.stride };
-            kernels::product(
-                isa,
-                left,
-                right.whole(),
-                b.rows,
-                &mut self.data[i * self.stride..],
-                self.stride,
-                Start::Sum,
-            );
+            let left = Left { data: left.strip(i / ROWS), stride: ROWS };
+            let c = &mut self.data[i * self.stride..];
+            kernels::product_transposed(isa, left, right.whole(), b.rows, c, self.stride, Start::Sum);
         }
     }
 
@@ -173,7 +167,6 @@ pub(crate) fn pack_keys<T: Stored>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::panels::Strips;
     use ndarray::Array2;
     use proptest::prelude::*;
 
