@@ -86,7 +86,7 @@ def build_torch(case):
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[case["dtype"]]
     q, k, v, g = (torch.from_numpy(x).to(dtype) for x in inputs(case))
     backward = case["pass"] == "bwd"
-    options = {"is_causal": case["causal"], "enable_gqa": case["hq"] != case["hkv"]}
+    options = {"is_causal": bool(case["causal"]), "enable_gqa": case["hq"] != case["hkv"]}
 
     def forward():
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
