@@ -10,7 +10,7 @@ use tilewright_attention::{
     AttentionBackward, AttentionForward, AttentionSpec, Gradients, Inputs, Keys, Outputs, Saved,
 };
 use tilewright_attention::{Queries, bf16, reference};
-use tilewright_cpu::{CpuAttention, SplitKv};
+use tilewright_cpu::{CpuAttention, Isa, SplitKv};
 use tilewright_scalar::Element;
 
 fn same_bits_on_any_pool<T: Element>(case: &Case) -> Result<(), TestCaseError>
@@ -76,6 +76,18 @@ where
     results.bits()
 }
 
+/// Instruction sets that fuse multiply-adds do the same arithmetic in the same order.
+fn same_bits_on_fused_sets<T: Element>(case: &Case) -> Result<(), TestCaseError>
+where
+    CpuAttention: AttentionForward<T> + AttentionBackward<T>,
+{
+    let tensors = case.tensors::<T>();
+    let fused = Isa::available().into_iter().filter(|isa| isa.name() != "portable");
+    let bits: Vec<_> = fused.map(|isa| tensors.run(&case.method().with_isa(isa)).bits()).collect();
+    prop_assert!(bits.windows(2).all(|pair| pair[0] == pair[1]));
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(config(40))]
 
@@ -88,6 +100,13 @@ proptest! {
 
 proptest! {
     #![proptest_config(config(100))]
+
+    #[test]
+    fn vector_widths_change_nothing(case in cases()) {
+        same_bits_on_fused_sets::<f32>(&case)?;
+        same_bits_on_fused_sets::<f64>(&case)?;
+        same_bits_on_fused_sets::<f32>(&case.longer())?;
+    }
 
     #[test]
     fn strides_change_nothing(case in cases()) {

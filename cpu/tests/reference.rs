@@ -40,6 +40,11 @@ proptest! {
     #![proptest_config(config(60))]
 
     #[test]
+    fn f32_keeps_it_over_several_tiles(case in cases()) {
+        conforms::<f32, f64>(&case.longer())?;
+    }
+
+    #[test]
     fn f64_keeps_its_contract(case in cases()) {
         conforms::<f64, DoubleDouble>(&case)?;
     }

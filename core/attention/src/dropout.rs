@@ -37,6 +37,16 @@ impl DropoutMask {
         self.keep_factor
     }
 
+    /// The generator's key.
+    pub fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
+    /// A word of the generator below this drops its entry.
+    pub fn threshold(&self) -> u64 {
+        self.threshold
+    }
+
     /// Whether the four entries of columns `4·quad .. 4·quad + 4` are kept.
     pub fn keep4(&self, b: usize, h: usize, i: usize, quad: usize) -> [bool; 4] {
         let words = philox4x32_10([quad as u32, i as u32, h as u32, b as u32], self.key);

@@ -1,58 +1,48 @@
-//! The backward pass, as passes that each own what they write: `dQ` by query tiles, `dK` and `dV` by key tiles, `dBias`
-//! by its own tiles. Each recomputes `P` from LSE; none needs an atomic, and every sum has one order.
+//! The backward pass: FlashAttention-2, Algorithm 2, five products a pair of tiles and no atomics.
 //!
-//! FlashAttention-2's Algorithm 2 is the loop of [`key_gradients`]; its `dQ`, there accumulated in slow memory, is the
-//! loop of [`query_gradients`] here, at the price of computing `S` and `dP` twice.
+//! `dK` and `dV` gather in tiles of keys, `dQ` in tiles of queries, and every pair of tiles adds to one of each. In step
+//! `s`, key tile `j` meets query tile `j + s`, around the corner: a step's pairs have no tile in common and run in
+//! parallel, and every tile gathers its terms in the order of the steps, however many threads there are.
 
 use super::CpuAttention;
-use super::microkernel;
-use super::scores::{Block, Problem, Scores};
-use super::split::{self, BiasTask, KeyTask, QueryTask};
-use super::tile::{Tile, pack_keys, pack_queries};
-use ndarray::{Array3, ArrayViewMut2, ArrayViewMut3, Axis};
-use num_traits::{One, Zero};
+use super::bias::{self, Context};
+use super::float::{Float, Stored};
+use super::meeting::{KeySide, Meeting, QuerySide};
+use super::scores::Problem;
+use super::split;
+use super::tile::Tile;
+use ndarray::{Array3, Array4, ArrayViewMut4};
+use num_traits::Zero;
 use rayon::prelude::*;
-use std::ops::Range;
-use tilewright_attention::tiling::{Coverage, coverage, key_range, query_range, tiles};
-use tilewright_attention::{AttentionSpec, Gradients, Inputs, Saved, tensors};
-use tilewright_scalar::{Accum, Element, Real};
+use tilewright_attention::tiling::{Coverage, Tiles, coverage, tiles};
+use tilewright_attention::{AttentionSpec, Gradients, Keys, Saved, tensors};
+use tilewright_scalar::Real;
 
-/// The problem, the forward's results, and `D`.
-#[derive(Debug)]
-struct Context<'a, 'i, 's, T: Element> {
-    problem: Problem<'a, 'i, T>,
-    saved: &'a Saved<'s, T>,
-    /// `D = rowsum(dO ∘ O) − dLSE`: the only workspace that grows with the problem, one number a query row.
-    d: &'a Array3<T::Accum>,
-    tile_q: usize,
-    tile_k: usize,
-}
+/// Bytes of packed tiles and gathering gradients held at a time, one key/value head's more at most.
+const WAVE_BYTES: usize = 16 << 20;
 
 /// Runs the backward pass; everything has been checked.
-pub(super) fn run<T: Element>(
+pub(super) fn run<T: Stored>(
     method: &CpuAttention,
-    spec: &AttentionSpec,
-    inputs: &Inputs<'_, T>,
+    problem: &Problem<'_, '_, T>,
     saved: &Saved<'_, T>,
     gradients: Gradients<'_, T>,
 ) {
-    let d = row_dots(spec, saved, method.tile_q);
-    let problem = Problem::new(spec, inputs);
-    let context = Context { problem, saved, d: &d, tile_q: method.tile_q, tile_k: method.tile_k };
-    let tasks = split::query_tasks(spec, method.tile_q);
-    let pieces = split::query_pieces(spec, method.tile_q, gradients.d_q);
-    tasks.par_iter().zip(pieces).for_each(|(task, d_q)| context.query_gradients(task, d_q));
-
-    let tasks = split::key_tasks(spec, method.tile_k);
-    let owners: Vec<_> = tasks.iter().flat_map(|task| (0..spec.kv_heads).map(move |hk| (task, hk))).collect();
-    let d_k = split::key_pieces(&tasks, gradients.d_k);
-    let d_v = split::key_pieces(&tasks, gradients.d_v);
-    owners.into_par_iter().zip(d_k).zip(d_v).for_each(|(((task, hk), d_k), d_v)| {
-        context.key_gradients(task, hk, d_k, d_v);
-    });
-
+    let spec = problem.spec;
+    let d = row_dots(spec, saved);
+    let context = Context { problem: *problem, saved, d: &d };
+    let mut slow = SlowGradients::new(problem, gradients.d_q, gradients.d_k, gradients.d_v);
+    let sizes = method.backward_tiles::<T::Accum>(spec);
+    let heads: Vec<_> = (0..spec.batch).flat_map(|b| (0..spec.kv_heads).map(move |hk| [b, hk])).collect();
+    let mut rest = &heads[..];
+    while !rest.is_empty() {
+        let count = wave::<T::Accum>(spec, rest);
+        run_wave(&context, &rest[..count], sizes, &mut slow);
+        rest = &rest[count..];
+    }
+    slow.finish();
     if let Some(d_bias) = gradients.d_bias {
-        let pieces = split::bias_pieces(d_bias, method.tile_q, method.tile_k);
+        let pieces = split::bias_pieces(d_bias, bias::TILE, bias::TILE);
         pieces.into_par_iter().for_each(|(task, d_bias)| context.bias_gradient(&task, d_bias));
     }
     if let Some(mut d_sink) = gradients.d_sink {
@@ -62,265 +52,186 @@ pub(super) fn run<T: Element>(
     }
 }
 
-/// Line 4: `D = rowsum(dO ∘ O) − dLSE`; `∂LSE_i / ∂S_ij = P_ij` is why `dLSE` can ride along.
-fn row_dots<T: Element>(spec: &AttentionSpec, saved: &Saved<'_, T>, tile: usize) -> Array3<T::Accum> {
-    let mut d = Array3::from_elem(spec.lse_shape(), T::Accum::zero());
-    let tasks = split::query_tasks(spec, tile);
-    let pieces = split::query_pieces(spec, tile, d.view_mut().insert_axis(Axis(3)));
-    tasks.par_iter().zip(pieces).for_each(|(task, mut d)| {
-        for ((h, r, _), d) in d.indexed_iter_mut() {
-            *d = row_dot(spec, saved, task.b, task.heads.start + h, task.rows.start + r);
-        }
+/// How many key/value heads fit the budget together, at least one.
+fn wave<A>(spec: &AttentionSpec, heads: &[[usize; 2]]) -> usize {
+    let row = (spec.head_dim + spec.value_dim) * size_of::<A>();
+    let bytes = |b: usize| row * (5 * spec.kv_len(b) + 5 * spec.q_len(b)) / 2;
+    let mut total = 0;
+    let fits = heads.iter().take_while(|head| {
+        total += bytes(head[0]);
+        total <= WAVE_BYTES
     });
+    fits.count().max(1)
+}
+
+/// Line 4: `D = rowsum(dO ∘ O) − dLSE`; `∂LSE_i / ∂S_ij = P_ij` is why `dLSE` can ride along. One number a query row.
+fn row_dots<T: Stored>(spec: &AttentionSpec, saved: &Saved<'_, T>) -> Array3<T::Accum> {
+    let mut d = Array3::from_elem(spec.lse_shape(), T::Accum::zero());
+    for b in 0..spec.batch {
+        let rows: Vec<_> = (0..spec.q_heads).flat_map(|h| (0..spec.q_len(b)).map(move |i| (h, i))).collect();
+        let dots: Vec<_> = rows.par_iter().map(|&(h, i)| row_dot(spec, saved, b, h, i)).collect();
+        for ((h, i), dot) in rows.into_iter().zip(dots) {
+            let (slot, row) = spec.query_slot(b, i);
+            d[[slot, h, row]] = dot;
+        }
+    }
     d
 }
 
 /// One row's `D`.
-pub(super) fn row_dot<T: Element>(
-    spec: &AttentionSpec,
-    saved: &Saved<'_, T>,
-    b: usize,
-    h: usize,
-    i: usize,
-) -> T::Accum {
+pub(super) fn row_dot<T: Stored>(spec: &AttentionSpec, saved: &Saved<'_, T>, b: usize, h: usize, i: usize) -> T::Accum {
     let zero = T::Accum::zero();
     let (slot, row) = spec.query_slot(b, i);
     let (d_o, o) = (tensors::row(saved.d_o, [slot, h, row]), tensors::row(saved.o, [slot, h, row]));
-    let mut dot = d_o.iter().zip(o).fold(zero, |sum, (d_o, o)| sum + d_o.to_accum() * o.to_accum());
+    let product = |(d_o, o): (&T, &T)| d_o.to_accum() * o.to_accum();
+    let mut dot = match (d_o.to_slice(), o.to_slice()) {
+        (Some(d_o), Some(o)) => d_o.iter().zip(o).map(product).fold(zero, |sum, x| sum + x),
+        _ => d_o.iter().zip(o).map(product).fold(zero, |sum, x| sum + x),
+    };
     // 0 · ∞ and 0 · NaN: the dO of a row that sees no key is not to be observed.
-    if dot.is_nan() && coverage(spec, b, h, i..i + 1, 0..spec.kv_len(b)) == Coverage::Empty {
+    if Real::is_nan(dot) && coverage(spec, b, h, i..i + 1, 0..spec.kv_len(b)) == Coverage::Empty {
         dot = zero;
     }
     dot - saved.d_lse.map_or(zero, |d_lse| d_lse[[slot, h, row]])
 }
 
-/// One head's query tile: `Q`, `dO`, LSE and `D`.
-#[derive(Debug, Default)]
-struct QuerySide<A> {
-    q: Tile<A>,
-    d_o: Tile<A>,
-    lse: Vec<A>,
-    d: Vec<A>,
+/// The key tiles of one key/value head and the query tiles of the query head whose turn it is.
+struct Head<A> {
+    b: usize,
+    hk: usize,
+    keys: Vec<KeySide<A>>,
+    queries: Vec<QuerySide<A>>,
 }
 
-/// One key/value head's key tile: `K`, `Kᵀ`, `Vᵀ`.
-#[derive(Debug, Default)]
-struct KeySide<A> {
-    k: Tile<A>,
-    k_t: Tile<A>,
-    v: Tile<A>,
-    v_t: Tile<A>,
-}
-
-/// What meets where a query tile meets a key tile.
-#[derive(Debug, Default)]
-struct Meeting<A> {
-    /// Scores, turned into `P` in place.
-    scores: Scores<A>,
-    d_s: Tile<A>,
-}
-
-impl<T: Element> Context<'_, '_, '_, T> {
-    fn load_queries(&self, side: &mut QuerySide<T::Accum>, b: usize, h: usize, rows: &Range<usize>) {
-        let spec = self.problem.spec;
-        pack_queries(&mut side.q, spec, self.problem.inputs.q, [b, h], rows);
-        pack_queries(&mut side.d_o, spec, self.saved.d_o, [b, h], rows);
-        let at = |i: usize| {
-            let (slot, row) = spec.query_slot(b, i);
-            [slot, h, row]
-        };
-        side.lse.clear();
-        side.lse.extend(rows.clone().map(|i| self.saved.lse[at(i)]));
-        side.d.clear();
-        side.d.extend(rows.clone().map(|i| self.d[at(i)]));
+impl<A: Float> Head<A> {
+    fn steps(&self) -> usize {
+        self.keys.len().max(self.queries.len())
     }
 
-    fn load_keys(&self, side: &mut KeySide<T::Accum>, b: usize, hk: usize, keys: &Range<usize>) {
-        let (spec, inputs) = (self.problem.spec, self.problem.inputs);
-        pack_keys(&mut side.k, spec, inputs.k, [b, hk], keys);
-        pack_keys(&mut side.v, spec, inputs.v, [b, hk], keys);
-        side.k_t.transpose_of(&side.k);
-        side.v_t.transpose_of(&side.v);
-    }
-
-    /// Lines 11, 13 and 14: `P = e^(S − LSE)`, `dP = Z ∘ dO·Vᵀ`, `dS = P ∘ (dP − D)`; `false` if nothing is visible.
-    fn meet(
-        &self,
-        at: &Block,
-        queries: &QuerySide<T::Accum>,
-        keys: &KeySide<T::Accum>,
-        out: &mut Meeting<T::Accum>,
-    ) -> bool {
-        if !self.problem.scores(at, &queries.q, &keys.k_t, &mut out.scores) {
-            return false;
+    /// The pairs of one step.
+    fn pairs(&mut self, step: usize) -> Vec<(&mut KeySide<A>, &mut QuerySide<A>)> {
+        let steps = self.steps();
+        if step >= steps {
+            return Vec::new();
         }
-        let zero = T::Accum::zero();
-        let (p, d_s) = (&mut out.scores.s, &mut out.d_s);
-        d_s.reset(at.rows.len(), at.keys.len());
-        d_s.add_product(&queries.d_o, &keys.v_t);
-        self.problem.drop(at, d_s);
-        for r in 0..at.rows.len() {
-            if queries.lse[r] == T::Accum::neg_infinity() {
-                p.row_mut(r).fill(zero);
-            } else {
-                microkernel::exp_row(p.row_mut(r), queries.lse[r]);
-            }
-            for (d_s, p) in d_s.row_mut(r).iter_mut().zip(p.row(r)) {
-                *d_s = *p * (*d_s - queries.d[r]);
-            }
-        }
-        out.scores.mask.select(p, zero);
-        out.scores.mask.select(d_s, zero);
-        true
-    }
-
-    /// `dS` with respect to `τ·q·k`: through the softcap, if there is one.
-    fn through_softcap(&self, meeting: &mut Meeting<T::Accum>) {
-        if self.problem.spec.softcap.is_none() {
-            return;
-        }
-        for r in 0..meeting.d_s.rows() {
-            for (d_s, slope) in meeting.d_s.row_mut(r).iter_mut().zip(meeting.scores.slope.row(r)) {
-                *d_s = *slope * *d_s;
-            }
-        }
-        meeting.scores.mask.select(&mut meeting.d_s, T::Accum::zero());
-    }
-
-    /// `dQ = τ · dS·K` for the query rows of a task.
-    fn query_gradients(&self, task: &QueryTask, mut d_q: ArrayViewMut3<'_, T>) {
-        let spec = self.problem.spec;
-        let hk = spec.kv_head(task.heads.start);
-        let (mut key_side, mut meeting) = (KeySide::default(), Meeting::default());
-        let mut heads: Vec<_> = task
-            .heads
-            .clone()
-            .map(|h| {
-                let mut side = QuerySide::default();
-                self.load_queries(&mut side, task.b, h, &task.rows);
-                (h, side, Tile::zeros(task.rows.len(), spec.head_dim))
-            })
-            .collect();
-        for keys in tiles(key_range(spec, task.b, task.rows.clone()), self.tile_k) {
-            self.load_keys(&mut key_side, task.b, hk, &keys);
-            for (h, query_side, d_q) in &mut heads {
-                let block = Block { b: task.b, h: *h, rows: task.rows.clone(), keys: keys.clone() };
-                if self.meet(&block, query_side, &key_side, &mut meeting) {
-                    self.through_softcap(&mut meeting);
-                    meeting.scores.mask.product(d_q, &meeting.d_s, &key_side.k);
-                }
-            }
-        }
-        for ((.., sums), d_q) in heads.iter().zip(d_q.outer_iter_mut()) {
-            store(sums, self.problem.scale, d_q);
-        }
-    }
-
-    /// `dV = Σ (Z∘P)ᵀ·dO` and `dK = τ · Σ dSᵀ·Q` for stored rows of key/value head `hk`: over every sequence that uses
-    /// them, every query head of the group and every query tile, in this order.
-    fn key_gradients(&self, task: &KeyTask, hk: usize, d_k: ArrayViewMut2<'_, T>, d_v: ArrayViewMut2<'_, T>) {
-        let spec = self.problem.spec;
-        let group = spec.q_heads / spec.kv_heads;
-        let mut d_k_sums = Tile::zeros(task.row_count(), spec.head_dim);
-        let mut d_v_sums = Tile::zeros(task.row_count(), spec.value_dim);
-        let (mut key_side, mut query_side, mut meeting) =
-            (KeySide::default(), QuerySide::default(), Meeting::default());
-        for (b, keys) in &task.uses {
-            self.load_keys(&mut key_side, *b, hk, keys);
-            for h in hk * group..(hk + 1) * group {
-                for rows in tiles(query_range(spec, *b, keys.clone()), self.tile_q) {
-                    let block = Block { b: *b, h, rows, keys: keys.clone() };
-                    self.load_queries(&mut query_side, *b, h, &block.rows);
-                    if self.meet(&block, &query_side, &key_side, &mut meeting) {
-                        self.problem.drop(&block, &mut meeting.scores.s);
-                        meeting.scores.mask.product_transposed(&mut d_v_sums, &meeting.scores.s, &query_side.d_o);
-                        self.through_softcap(&mut meeting);
-                        meeting.scores.mask.product_transposed(&mut d_k_sums, &meeting.d_s, &query_side.q);
-                    }
-                }
-            }
-        }
-        store(&d_k_sums, self.problem.scale, d_k);
-        store(&d_v_sums, One::one(), d_v);
-    }
-
-    /// `dBias = Σ dS` over the sequences, heads, rows and keys that share an element, in this order.
-    fn bias_gradient(&self, task: &BiasTask, mut d_bias: ArrayViewMut2<'_, T>) {
-        let spec = self.problem.spec;
-        let Some(shape) = self.problem.inputs.bias.map(|bias| bias.dim()) else { return };
-        // A shared axis stands for everything along it.
-        let along = |length: usize, own: Range<usize>, all: usize| if length == 1 { 0..all } else { own };
-        let mut sums = Tile::zeros(task.rows.len(), task.columns.len());
-        let (mut key_side, mut query_side, mut meeting) =
-            (KeySide::default(), QuerySide::default(), Meeting::default());
-        for b in along(shape.0, task.b..task.b + 1, spec.batch) {
-            let own_rows = task.rows.start..task.rows.end.min(spec.q_len(b));
-            for h in along(shape.1, task.h..task.h + 1, spec.q_heads) {
-                for rows in tiles(along(shape.2, own_rows.clone(), spec.q_len(b)), self.tile_q) {
-                    self.load_queries(&mut query_side, b, h, &rows);
-                    let seen = key_range(spec, b, rows.clone());
-                    let own = task.columns.start.max(seen.start)..task.columns.end.min(seen.end);
-                    for keys in tiles(if shape.3 == 1 { seen } else { own }, self.tile_k) {
-                        let block = Block { b, h, rows: rows.clone(), keys };
-                        self.load_keys(&mut key_side, b, spec.kv_head(h), &block.keys);
-                        if self.meet(&block, &query_side, &key_side, &mut meeting) {
-                            let origin = [task.rows.start, task.columns.start];
-                            add_broadcast(&mut sums, &meeting.d_s, &block, origin, [shape.2, shape.3]);
-                        }
-                    }
-                }
-            }
-        }
-        for (r, mut row) in d_bias.outer_iter_mut().enumerate() {
-            for (d_bias, sum) in row.iter_mut().zip(sums.row(r)) {
-                *d_bias = T::from_accum(*sum);
-            }
-        }
-    }
-
-    /// `dSink = −Σ e^(sink − LSE) · D`, over sequences and rows in order.
-    fn sink_gradient(&self, h: usize) -> T::Accum {
-        let spec = self.problem.spec;
-        let mut sum = T::Accum::zero();
-        let Some(sink) = self.problem.inputs.sink.map(|sink| sink[h]) else { return sum };
-        for b in 0..spec.batch {
-            for i in 0..spec.q_len(b) {
-                let (slot, row) = spec.query_slot(b, i);
-                let lse = self.saved.lse[[slot, h, row]];
-                if lse != T::Accum::neg_infinity() {
-                    sum -= microkernel::exp(sink - lse) * self.d[[slot, h, row]];
-                }
-            }
-        }
-        sum
+        let mut queries: Vec<_> = self.queries.iter_mut().map(Some).collect();
+        queries.resize_with(steps, || None);
+        let meets = |(j, keys): (usize, _)| queries[(j + step) % steps].take().map(|queries| (keys, queries));
+        self.keys.iter_mut().enumerate().filter_map(meets).collect()
     }
 }
 
-/// Adds a block of `dS` to the elements of `dBias` it falls on; `origin` is where `sums` begins.
-fn add_broadcast<A: Accum>(
-    sums: &mut Tile<A>,
-    d_s: &Tile<A>,
-    at: &Block,
-    origin: [usize; 2],
-    [rows, columns]: [usize; 2],
+/// Some key/value heads, one query head of each at a time.
+fn run_wave<T: Stored>(
+    context: &Context<'_, '_, '_, T>,
+    heads: &[[usize; 2]],
+    sizes: Tiles,
+    slow: &mut SlowGradients<'_, T>,
 ) {
-    for (r, i) in at.rows.clone().enumerate() {
-        let into = sums.row_mut(if rows == 1 { 0 } else { i - origin[0] });
-        if columns == 1 {
-            into[0] += microkernel::sum_row(d_s.row(r));
-        } else {
-            for (sum, d_s) in into[at.keys.start - origin[1]..].iter_mut().zip(d_s.row(r)) {
-                *sum += *d_s;
-            }
+    let problem = &context.problem;
+    let (spec, group) = (problem.spec, problem.spec.q_heads / problem.spec.kv_heads);
+    let pack_keys = |&[b, hk]: &[usize; 2]| {
+        let keys: Vec<_> = tiles(0..spec.kv_len(b), sizes.k).collect();
+        let keys = keys.into_par_iter().map(|keys| KeySide::pack(problem, [b, hk], keys)).collect();
+        Head { b, hk, keys, queries: Vec::new() }
+    };
+    let mut heads: Vec<Head<T::Accum>> = heads.par_iter().map(pack_keys).collect();
+    for g in 0..group {
+        heads.par_iter_mut().for_each(|head| {
+            let (b, h) = (head.b, head.hk * group + g);
+            let rows: Vec<_> = tiles(0..spec.q_len(b), sizes.q).collect();
+            head.queries = rows.into_par_iter().map(|rows| QuerySide::pack(context, [b, h], rows)).collect();
+        });
+        let steps = heads.iter().map(Head::steps).max().unwrap_or(0);
+        for step in 0..steps {
+            let pairs: Vec<_> = heads
+                .iter_mut()
+                .flat_map(|head| {
+                    let at = [head.b, head.hk * group + g];
+                    head.pairs(step).into_iter().map(move |(keys, queries)| (at, keys, queries))
+                })
+                .filter(|([b, h], keys, queries)| {
+                    coverage(spec, *b, *h, queries.rows.clone(), keys.keys.clone()) != Coverage::Empty
+                })
+                .collect();
+            pairs.into_par_iter().with_max_len(1).for_each_init(
+                || Meeting::new(problem),
+                |meeting, (at, keys, queries)| meeting.meet(problem, at, queries, keys),
+            );
         }
+        for head in &heads {
+            let h = head.hk * group + g;
+            head.queries.iter().for_each(|queries| slow.store_queries([head.b, h], queries));
+        }
+    }
+    for head in &heads {
+        head.keys.iter().for_each(|keys| slow.store_keys([head.b, head.hk], keys));
     }
 }
 
-/// Rounds `factor · sums` to storage.
-fn store<T: Element>(sums: &Tile<T::Accum>, factor: T::Accum, mut into: ArrayViewMut2<'_, T>) {
-    for (r, mut row) in into.outer_iter_mut().enumerate() {
-        for (x, sum) in row.iter_mut().zip(sums.row(r)) {
-            *x = T::from_accum(factor * *sum);
+/// Where finished tiles go. Pages may be shared, so what belongs to them is added up before it is rounded.
+struct SlowGradients<'a, T: Stored> {
+    spec: &'a AttentionSpec,
+    d_q: ArrayViewMut4<'a, T>,
+    d_k: ArrayViewMut4<'a, T>,
+    d_v: ArrayViewMut4<'a, T>,
+    scale: T::Accum,
+    pages: Option<[Array4<T::Accum>; 2]>,
+}
+
+impl<'a, T: Stored> SlowGradients<'a, T> {
+    fn new(
+        problem: &Problem<'a, '_, T>,
+        d_q: ArrayViewMut4<'a, T>,
+        mut d_k: ArrayViewMut4<'a, T>,
+        mut d_v: ArrayViewMut4<'a, T>,
+    ) -> Self {
+        let spec = problem.spec;
+        // Keys of no sequence have no gradient.
+        d_k.fill(T::default());
+        d_v.fill(T::default());
+        let zeros = |shape| Array4::from_elem(shape, T::Accum::zero());
+        let pages = matches!(spec.keys, Keys::Paged { .. }).then(|| [zeros(spec.k_shape()), zeros(spec.v_shape())]);
+        Self { spec, d_q, d_k, d_v, scale: problem.scale, pages }
+    }
+
+    fn store_queries(&mut self, [b, h]: [usize; 2], tile: &QuerySide<T::Accum>) {
+        for (r, i) in tile.rows.clone().enumerate() {
+            let (slot, row) = self.spec.query_slot(b, i);
+            store_row(self.d_q.view_mut(), [slot, h, row], self.scale, tile.d_q.row(r));
         }
     }
+
+    fn store_keys(&mut self, [b, hk]: [usize; 2], tile: &KeySide<T::Accum>) {
+        for (r, j) in tile.keys.clone().enumerate() {
+            let (slot, row) = self.spec.key_slot(b, j);
+            if let Some([d_k, d_v]) = &mut self.pages {
+                add_row(d_k, [slot, hk, row], &tile.d_k, r);
+                add_row(d_v, [slot, hk, row], &tile.d_v, r);
+                continue;
+            }
+            store_row(self.d_k.view_mut(), [slot, hk, row], self.scale, tile.d_k.row(r));
+            store_row(self.d_v.view_mut(), [slot, hk, row], num_traits::One::one(), tile.d_v.row(r));
+        }
+    }
+
+    fn finish(mut self) {
+        let Some([d_k, d_v]) = self.pages.take() else { return };
+        let scale = self.scale;
+        self.d_k.zip_mut_with(&d_k, |to, from| *to = T::from_accum(scale * *from));
+        self.d_v.zip_mut_with(&d_v, |to, from| *to = T::from_accum(*from));
+    }
+}
+
+/// Rounds `factor · row` to storage.
+fn store_row<T: Stored>(tensor: ArrayViewMut4<'_, T>, at: [usize; 3], factor: T::Accum, row: &[T::Accum]) {
+    let mut to = tensors::row_mut(tensor, at);
+    match to.as_slice_mut() {
+        Some(to) => to.iter_mut().zip(row).for_each(|(to, x)| *to = T::from_accum(factor * *x)),
+        None => to.iter_mut().zip(row).for_each(|(to, x)| *to = T::from_accum(factor * *x)),
+    }
+}
+
+fn add_row<A: Float>(tensor: &mut Array4<A>, at: [usize; 3], tile: &Tile<A>, r: usize) {
+    tensors::row_mut(tensor.view_mut(), at).iter_mut().zip(tile.row(r)).for_each(|(to, x)| *to += *x);
 }

@@ -11,15 +11,26 @@
 //! | `standard` | `S` and `P` in full | FlashAttention, Algorithm 0 |
 
 mod backward;
+mod bias;
+pub mod ceiling;
+mod decode;
+mod float;
 mod forward;
-mod microkernel;
+mod isa;
+mod kernels;
+mod meeting;
+mod panels;
 mod scores;
 mod split;
 mod standard;
+mod strip;
 mod tile;
 
+pub use isa::{ISA_VARIABLE, Isa};
 pub use standard::StandardAttention;
 
+use scores::Problem;
+use tilewright_attention::tiling::Tiles;
 use tilewright_attention::{
     AttentionBackward, AttentionError, AttentionForward, AttentionSpec, Contract, Gradients, Inputs, Outputs, Saved,
 };
@@ -57,34 +68,38 @@ pub enum SplitKv {
 /// assert!((lse[[0, 0, 99]] - (4.0 + 100f32.ln())).abs() < 1e-5); // 100 keys of score 16 / √16
 /// # Ok::<(), tilewright_attention::AttentionError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CpuAttention {
-    tile_q: usize,
-    tile_k: usize,
+    tiles: Option<Tiles>,
+    isa: Option<Isa>,
     /// Whether keys are split.
     pub split_kv: SplitKv,
 }
 
-/// Largest tile side, so that a task's tiles stay small whatever is asked for.
-const MAX_TILE: usize = 1024;
+/// Bytes of a key tile's keys and values, about half of a small second-level cache.
+const FORWARD_BYTES: usize = 200 << 10;
 
-impl Default for CpuAttention {
-    /// Tiles of 64 × 64: for a head dimension of 64 in f32, all of a task's tiles together fit a 256 KiB cache.
-    fn default() -> Self {
-        Self::with_tiles(64, 64)
-    }
-}
+/// Bytes of a tile's rows in the backward pass, in one of the forms they are packed in.
+const BACKWARD_BYTES: usize = 100 << 10;
+
+/// Largest tile side, so that a task's tiles stay small whatever is asked for.
+const MAX_TILE: usize = kernels::MAX_KEYS;
+
+/// The smallest tiles that are chosen where none are asked for.
+const LEAST_TILE: usize = 96;
 
 impl CpuAttention {
-    /// Tiles of `q` query rows and `k` keys, each clamped to 1 ..= 1024.
+    /// Tiles of `q` query rows and `k` keys, each clamped to 1 ..= 384, instead of tiles that follow from the head
+    /// dimensions.
     ///
     /// ```
     /// use tilewright_cpu::{CpuAttention, SplitKv};
     /// let method = CpuAttention::with_tiles(32, 128).with_split_kv(SplitKv::Never);
-    /// assert_eq!(method.tiles(), (32, 128));
+    /// assert_eq!(method.tiles(), Some((32, 128)));
     /// ```
     pub fn with_tiles(q: usize, k: usize) -> Self {
-        Self { tile_q: q.clamp(1, MAX_TILE), tile_k: k.clamp(1, MAX_TILE), split_kv: SplitKv::default() }
+        let tiles = Tiles { q: q.clamp(1, MAX_TILE), k: k.clamp(1, MAX_TILE) };
+        Self { tiles: Some(tiles), ..Self::default() }
     }
 
     /// The same method with keys split as said.
@@ -92,9 +107,39 @@ impl CpuAttention {
         Self { split_kv, ..self }
     }
 
-    /// Query rows and keys a tile.
-    pub fn tiles(&self) -> (usize, usize) {
-        (self.tile_q, self.tile_k)
+    /// The same method on this instruction set, whatever [`ISA_VARIABLE`] says.
+    pub fn with_isa(self, isa: Isa) -> Self {
+        Self { isa: Some(isa), ..self }
+    }
+
+    /// Query rows and keys a tile, if they were asked for.
+    pub fn tiles(&self) -> Option<(usize, usize)> {
+        self.tiles.map(|tiles| (tiles.q, tiles.k))
+    }
+
+    /// The instruction set it runs on.
+    ///
+    /// # Errors
+    /// [`AttentionError::Spec`] if none was asked for and [`ISA_VARIABLE`] names none that this machine has.
+    pub fn isa(&self) -> Result<Isa, AttentionError> {
+        self.isa.map_or_else(Isa::from_environment, Ok)
+    }
+
+    /// Tiles of the forward pass: keys and values of a tile together, and the rows they meet, stay in a core's cache.
+    fn forward_tiles<A>(&self, spec: &AttentionSpec) -> Tiles {
+        self.tiles.unwrap_or_else(|| {
+            let row = (spec.head_dim + spec.value_dim) * size_of::<A>();
+            Tiles { q: 192, k: (FORWARD_BYTES / row / LEAST_TILE * LEAST_TILE).clamp(LEAST_TILE, 384) }
+        })
+    }
+
+    /// Tiles of the backward pass: a pair, packed in all its forms, and a band of `P` and `dS` stay in a core's cache.
+    fn backward_tiles<A>(&self, spec: &AttentionSpec) -> Tiles {
+        self.tiles.unwrap_or_else(|| {
+            let row = (spec.head_dim + spec.value_dim) * size_of::<A>();
+            let side = (BACKWARD_BYTES / row / LEAST_TILE * LEAST_TILE).clamp(LEAST_TILE, 192);
+            Tiles { q: side, k: side }
+        })
     }
 
     /// The numeric contract kept on tensors stored in `format`: sums, statistics and LSE in `f32`, or in `f64` where the
@@ -108,15 +153,18 @@ impl CpuAttention {
     /// ```
     pub fn contract(&self, format: Format) -> Contract {
         // Boundaries of tiles and of splits both cut the keys, and each split is one more rescaling when it is merged.
-        let tile_k = match self.split_kv {
-            SplitKv::Never => self.tile_k,
-            SplitKv::Auto => with_splits(self.tile_k, forward::AUTO_SPLIT),
-            SplitKv::Every(n) => with_splits(self.tile_k, n.clamp(1, usize::MAX / MAX_TILE)),
+        let Tiles { q, k } = self.tiles.unwrap_or(Tiles { q: LEAST_TILE, k: LEAST_TILE });
+        let k = k.min(decode::CHUNK);
+        let k = match self.split_kv {
+            SplitKv::Never => k,
+            SplitKv::Auto => with_splits(k, forward::AUTO_SPLIT),
+            SplitKv::Every(n) => with_splits(k, n.clamp(1, usize::MAX / MAX_TILE)),
         };
-        Contract { tile: tile_k.min(self.tile_q), exp_error: microkernel::EXP_ERROR, ..Contract::strict(format) }
+        Contract { tile: k.min(q), exp_error: float::EXP_ERROR, ..Contract::strict(format) }
     }
 
     fn check(&self) -> Result<(), AttentionError> {
+        self.isa()?;
         if self.split_kv == SplitKv::Every(0) {
             let (got, expected) = ("every 0 keys".to_string(), "at least 1".to_string());
             return Err(AttentionError::Spec { field: "split_kv", got, expected });
@@ -144,7 +192,7 @@ macro_rules! attend_in {
                 self.check()?;
                 inputs.check(spec)?;
                 out.check(spec)?;
-                forward::run(self, spec, inputs, out);
+                forward::run(self, &Problem::new(spec, inputs, self.isa()?), out);
                 Ok(())
             }
         }
@@ -161,7 +209,7 @@ macro_rules! attend_in {
                 inputs.check(spec)?;
                 saved.check(spec)?;
                 gradients.check(spec, inputs)?;
-                backward::run(self, spec, inputs, saved, gradients);
+                backward::run(self, &Problem::new(spec, inputs, self.isa()?), saved, gradients);
                 Ok(())
             }
         }

@@ -1,19 +1,26 @@
-//! Scores of a tile, in the order the specification fixes: scale, softcap, bias, ALiBi, mask.
+//! Scores in the order the specification fixes: scale, softcap, bias, ALiBi, mask. Row by row, for whoever computes the
+//! products; and for a tile of natural scores, as the standard method and the bias's gradient want them.
 
+use super::float::{Float, Stored, constant};
+use super::isa::Isa;
+use super::kernels;
 use super::tile::Tile;
-use num_traits::{One, Zero};
+use num_traits::One;
 use std::ops::Range;
 use tilewright_attention::dropout::DropoutMask;
 use tilewright_attention::tiling::{Coverage, coverage, key_range};
-use tilewright_attention::{AttentionSpec, Inputs};
-use tilewright_scalar::{Accum, Element, Real};
+use tilewright_attention::{AttentionSpec, BlockMask, Inputs};
+use tilewright_scalar::{Accum, Real};
 
 /// A problem, with its numbers in the accumulator.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Problem<'a, 'i, T: Element> {
+pub(crate) struct Problem<'a, 'i, T: Stored> {
     pub(crate) spec: &'a AttentionSpec,
     pub(crate) inputs: &'a Inputs<'i, T>,
+    pub(crate) isa: Isa,
     pub(crate) scale: T::Accum,
+    /// A softcap that bends something: one beyond the accumulator's range doesn't.
+    pub(crate) cap: Option<T::Accum>,
     dropout: Option<DropoutMask>,
 }
 
@@ -36,7 +43,7 @@ pub(crate) struct Mask {
 
 impl Mask {
     /// Overwrites the masked elements of a tile: a select, so it does not matter what they hold.
-    pub(crate) fn select<A: Accum>(&self, tile: &mut Tile<A>, masked: A) {
+    pub(crate) fn select<A: Float>(&self, tile: &mut Tile<A>, masked: A) {
         if !self.partial {
             return;
         }
@@ -50,17 +57,17 @@ impl Mask {
     }
 
     /// `c += W·B`, where masked entries of `W` are 0 and touch nothing, not even a NaN of `B`.
-    pub(crate) fn product<A: Accum>(&self, c: &mut Tile<A>, w: &Tile<A>, b: &Tile<A>) {
+    pub(crate) fn product<A: Float>(&self, isa: Isa, c: &mut Tile<A>, w: &Tile<A>, b: &Tile<A>) {
         if !self.partial || b.finite() {
-            return c.add_product(w, b);
+            return c.add_product(isa, w, b);
         }
         self.each_visible(|i, j| add_scaled(c.row_mut(i), w.row(i)[j], b.row(j)));
     }
 
     /// `c += Wᵀ·B`, likewise.
-    pub(crate) fn product_transposed<A: Accum>(&self, c: &mut Tile<A>, w: &Tile<A>, b: &Tile<A>) {
+    pub(crate) fn product_transposed<A: Float>(&self, isa: Isa, c: &mut Tile<A>, w: &Tile<A>, b: &Tile<A>) {
         if !self.partial || b.finite() {
-            return c.add_product_transposed(w, b);
+            return c.add_product_transposed(isa, w, b);
         }
         self.each_visible(|i, j| add_scaled(c.row_mut(j), w.row(i)[j], b.row(i)));
     }
@@ -82,8 +89,7 @@ impl Mask {
         for i in at.rows.clone() {
             let band = key_range(spec, at.b, i..i + 1);
             self.visible.extend(at.keys.clone().map(|j| {
-                let block_set =
-                    |mask: &tilewright_attention::BlockMask| mask.entry(at.b, at.h, i / mask.block_q, j / mask.block_k);
+                let block_set = |mask: &BlockMask| mask.entry(at.b, at.h, i / mask.block_q, j / mask.block_k);
                 band.contains(&j) && spec.block_mask.as_ref().is_none_or(block_set)
             }));
         }
@@ -100,10 +106,11 @@ pub(crate) struct Scores<A> {
     pub(crate) mask: Mask,
 }
 
-impl<'a, 'i, T: Element> Problem<'a, 'i, T> {
-    pub(crate) fn new(spec: &'a AttentionSpec, inputs: &'a Inputs<'i, T>) -> Self {
+impl<'a, 'i, T: Stored> Problem<'a, 'i, T> {
+    pub(crate) fn new(spec: &'a AttentionSpec, inputs: &'a Inputs<'i, T>, isa: Isa) -> Self {
         let dropout = spec.dropout.map(DropoutMask::new);
-        Self { spec, inputs, scale: Real::from_f64(spec.scale), dropout }
+        let cap = spec.softcap.map(constant::<T::Accum>).filter(|cap| Real::to_f64(*cap).is_finite());
+        Self { spec, inputs, isa, scale: constant(spec.scale), cap, dropout }
     }
 
     /// Scores of a block from packed `Q` and `Kᵀ`; `false`, and nothing computed, if none of it is visible.
@@ -133,67 +140,76 @@ impl<'a, 'i, T: Element> Problem<'a, 'i, T> {
     ) {
         out.mask.set(self.spec, at, coverage != Coverage::Full);
         out.s.reset(at.rows.len(), at.keys.len());
-        out.s.add_product(q, k_t);
-        for r in 0..at.rows.len() {
-            for s in out.s.row_mut(r) {
-                *s = self.scale * *s;
-            }
+        out.s.add_product(self.isa, q, k_t);
+        if self.spec.softcap.is_some() {
+            out.slope.reset(at.rows.len(), at.keys.len());
         }
-        self.cap(out);
-        self.add_biases(at, &mut out.s);
+        for (r, i) in at.rows.clone().enumerate() {
+            let s = out.s.row_mut(r);
+            kernels::scale(self.isa, s, self.scale);
+            if self.spec.softcap.is_some() {
+                self.soften(s, out.slope.row_mut(r));
+            }
+            self.add_biases([at.b, at.h, i], at.keys.clone(), s);
+        }
         out.mask.select(&mut out.s, T::Accum::neg_infinity());
     }
 
     /// `s = c · tanh(s / c)`, with its derivative `1 − tanh²`.
-    fn cap(&self, out: &mut Scores<T::Accum>) {
-        let Some(cap) = self.spec.softcap.map(<T::Accum as Real>::from_f64) else { return };
-        let (zero, one) = (T::Accum::zero(), T::Accum::one());
-        // A cap beyond the accumulator's range bends nothing; one that vanishes in it leaves s = 0 as it is.
-        let bends = Real::to_f64(cap).is_finite();
-        out.slope.clone_from(&out.s);
-        for r in 0..out.s.rows() {
-            for (s, slope) in out.s.row_mut(r).iter_mut().zip(out.slope.row_mut(r)) {
-                let t = if bends && *s != zero { (*s / cap).tanh() } else { zero };
-                (*s, *slope) = (if bends { cap * t } else { *s }, one - t * t);
-            }
+    pub(crate) fn soften(&self, s: &mut [T::Accum], slope: &mut [T::Accum]) {
+        match self.cap {
+            Some(cap) => kernels::softcap(self.isa, s, slope, cap),
+            None => slope.fill(T::Accum::one()),
         }
     }
 
-    fn add_biases(&self, at: &Block, s: &mut Tile<T::Accum>) {
-        if self.inputs.bias.is_none() && self.spec.alibi.is_none() {
-            return;
-        }
-        for (r, i) in at.rows.clone().enumerate() {
-            for (s, j) in s.row_mut(r).iter_mut().zip(at.keys.clone()) {
-                if let Some(bias) = self.inputs.bias_at(at.b, at.h, i, j) {
-                    *s += bias.to_accum();
+    /// Bias and ALiBi, for one query and consecutive keys.
+    pub(crate) fn add_biases(&self, [b, h, i]: [usize; 3], keys: Range<usize>, s: &mut [T::Accum]) {
+        if let Some(bias) = &self.inputs.bias {
+            let at = |length: usize, index: usize| if length == 1 { 0 } else { index };
+            let (batch, heads, rows, columns) = bias.dim();
+            let row = tilewright_attention::tensors::row(*bias, [at(batch, b), at(heads, h), at(rows, i)]);
+            if columns == 1 {
+                let bias = row[0].to_accum();
+                for s in s.iter_mut() {
+                    *s += bias;
                 }
-                if self.spec.alibi.is_some() {
-                    *s += Real::from_f64(self.spec.alibi(at.b, at.h, i, j));
+            } else {
+                match row.to_slice() {
+                    Some(row) => s.iter_mut().zip(&row[keys.clone()]).for_each(|(s, bias)| *s += bias.to_accum()),
+                    None => s.iter_mut().zip(keys.clone()).for_each(|(s, j)| *s += row[j].to_accum()),
                 }
             }
         }
+        if let Some(slopes) = &self.spec.alibi {
+            let distance = i as isize + self.spec.offset(b) - keys.start as isize;
+            kernels::add_distances(self.isa, s, constant(slopes[h]), constant(distance as f64));
+        }
     }
 
-    /// `x ← Z ∘ x` for a tile of the block; nothing without dropout.
-    pub(crate) fn drop(&self, at: &Block, x: &mut Tile<T::Accum>) {
+    /// Whether probabilities are dropped.
+    pub(crate) fn drops(&self) -> bool {
+        self.dropout.is_some()
+    }
+
+    /// `x ← Z ∘ x` for one query and consecutive keys; nothing without dropout.
+    pub(crate) fn drop_row(&self, [b, h, i]: [usize; 3], keys: Range<usize>, x: &mut [T::Accum]) {
         let Some(mask) = self.dropout else { return };
-        let keep_factor = Real::from_f64(mask.keep_factor());
+        let at = [i as u32, h as u32, b as u32];
+        let keep = constant(mask.keep_factor());
+        kernels::drop(self.isa, x, keys.start, at, mask.key(), mask.threshold(), keep);
+    }
+
+    /// `x ← Z ∘ x` for a tile of the block.
+    pub(crate) fn drop(&self, at: &Block, x: &mut Tile<T::Accum>) {
         for (r, i) in at.rows.clone().enumerate() {
-            let mut kept = [false; 4];
-            for (x, j) in x.row_mut(r).iter_mut().zip(at.keys.clone()) {
-                if j == at.keys.start || j % 4 == 0 {
-                    kept = mask.keep4(at.b, at.h, i, j / 4);
-                }
-                let z = if kept[j % 4] { keep_factor } else { T::Accum::zero() };
-                *x = z * *x;
-            }
+            self.drop_row([at.b, at.h, i], at.keys.clone(), x.row_mut(r));
         }
     }
 }
 
 /// `c += w · b`.
-fn add_scaled<A: Accum>(c: &mut [A], w: A, b: &[A]) {
+pub(crate) fn add_scaled<A: Accum>(c: &mut [A], w: A, b: &[A]) {
     for (c, b) in c.iter_mut().zip(b) {
         *c += w * *b;
     }

@@ -4,7 +4,7 @@
 use ndarray::{ArrayViewMut, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, Axis, Dimension, RemoveAxis};
 use std::ops::Range;
 use tilewright_attention::tiling::tiles;
-use tilewright_attention::{AttentionSpec, Keys, Queries};
+use tilewright_attention::{AttentionSpec, Queries};
 
 /// The query rows a task owns: `rows` of every head in `heads` of sequence `b`.
 #[derive(Clone, Debug)]
@@ -12,25 +12,33 @@ pub(crate) struct QueryTask {
     pub(crate) b: usize,
     pub(crate) heads: Range<usize>,
     pub(crate) rows: Range<usize>,
+    /// Whether its rows are so few that keys and values are better read where they lie than packed.
+    pub(crate) direct: bool,
 }
 
-/// The tasks of a problem: tiles of `tile` rows of one head — or, where one tile holds the rows of a whole group of
-/// query heads (decoding), of the group, so that its keys and values are packed once.
+/// Rows of a group of heads up to which a task has the whole group, so that its keys and values are read once.
+const DIRECT_ROWS: usize = 24;
+
+/// The tasks of a problem: tiles of `tile` rows of one head — or of a whole group of query heads, where that has few rows
+/// (decoding).
 pub(crate) fn query_tasks(spec: &AttentionSpec, tile: usize) -> Vec<QueryTask> {
     let mut tasks = Vec::new();
     for b in 0..spec.batch {
-        let step = heads_per_task(spec, b, tile);
-        for heads in tiles(0..spec.q_heads, step) {
+        let direct = is_direct(spec, b);
+        for heads in tiles(0..spec.q_heads, heads_per_task(spec, b)) {
             let rows = tiles(0..spec.q_len(b), tile);
-            tasks.extend(rows.map(|rows| QueryTask { b, heads: heads.clone(), rows }));
+            tasks.extend(rows.map(|rows| QueryTask { b, heads: heads.clone(), rows, direct }));
         }
     }
     tasks
 }
 
-fn heads_per_task(spec: &AttentionSpec, b: usize, tile: usize) -> usize {
-    let group = spec.q_heads / spec.kv_heads;
-    if group * spec.q_len(b) <= tile { group } else { 1 }
+fn is_direct(spec: &AttentionSpec, b: usize) -> bool {
+    spec.q_heads / spec.kv_heads * spec.q_len(b) <= DIRECT_ROWS
+}
+
+fn heads_per_task(spec: &AttentionSpec, b: usize) -> usize {
+    if is_direct(spec, b) { spec.q_heads / spec.kv_heads } else { 1 }
 }
 
 /// A tensor stored as queries are, cut as [`query_tasks`] cuts the problem: `[heads, rows, dim]` each, same order.
@@ -48,79 +56,9 @@ pub(crate) fn query_pieces<'a, T>(
     };
     let mut pieces = Vec::new();
     for (b, sequence) in sequences.into_iter().enumerate() {
-        let heads = tiles(0..spec.q_heads, heads_per_task(spec, b, tile));
+        let heads = tiles(0..spec.q_heads, heads_per_task(spec, b));
         for heads in cut(sequence, 0, heads.map(|heads| heads.len())) {
             pieces.extend(cut(heads, 1, tiles(0..spec.q_len(b), tile).map(|rows| rows.len())));
-        }
-    }
-    pieces
-}
-
-/// Stored key rows that a task owns, and who reads them.
-#[derive(Clone, Debug)]
-pub(crate) struct KeyTask {
-    /// Index on the first axis.
-    slot: usize,
-    /// Stored rows.
-    rows: Range<usize>,
-    /// Sequences and the keys of theirs that lie here, from the first row on; in ascending order.
-    pub(crate) uses: Vec<(usize, Range<usize>)>,
-}
-
-impl KeyTask {
-    pub(crate) fn row_count(&self) -> usize {
-        self.rows.len()
-    }
-}
-
-/// Tiles of `tile` rows over everything stored, used or not: rows of one sequence, or of one physical page, so that
-/// whoever shares a page has its gradients added by one task in a fixed order.
-pub(crate) fn key_tasks(spec: &AttentionSpec, tile: usize) -> Vec<KeyTask> {
-    match &spec.keys {
-        Keys::Padded { len, .. } => (0..spec.batch)
-            .flat_map(|b| tiles(0..*len, tile).map(move |rows| (b, rows)))
-            .map(|(b, rows)| {
-                let keys = rows.start..rows.end.min(spec.kv_len(b));
-                let uses = if keys.is_empty() { vec![] } else { vec![(b, keys)] };
-                KeyTask { slot: b, rows, uses }
-            })
-            .collect(),
-        Keys::Packed { cu_seqlens } => (0..spec.batch)
-            .flat_map(|b| tiles(0..spec.kv_len(b), tile).map(move |keys| (b, keys)))
-            .map(|(b, keys)| {
-                let rows = cu_seqlens[b] + keys.start..cu_seqlens[b] + keys.end;
-                KeyTask { slot: 0, rows, uses: vec![(b, keys)] }
-            })
-            .collect(),
-        Keys::Paged { pages, page_size, table, .. } => {
-            let mut readers = vec![Vec::new(); *pages];
-            for (b, row) in table.iter().enumerate() {
-                for (entry, &page) in row[..spec.kv_len(b).div_ceil(*page_size)].iter().enumerate() {
-                    readers[page].push((b, entry * page_size));
-                }
-            }
-            (0..*pages)
-                .flat_map(|page| tiles(0..*page_size, tile).map(move |rows| (page, rows)))
-                .map(|(slot, rows)| {
-                    let keys =
-                        |&(b, first): &(usize, usize)| (b, first + rows.start..(first + rows.end).min(spec.kv_len(b)));
-                    let uses = readers[slot].iter().map(keys).filter(|(_, keys)| !keys.is_empty()).collect();
-                    KeyTask { slot, rows, uses }
-                })
-                .collect()
-        }
-    }
-}
-
-/// A tensor stored as keys are, cut as [`key_tasks`] cuts it and by heads: task-major, `[rows, dim]` each.
-pub(crate) fn key_pieces<'a, T>(tasks: &[KeyTask], tensor: ArrayViewMut4<'a, T>) -> Vec<ArrayViewMut2<'a, T>> {
-    let mut pieces = Vec::new();
-    let mut rest = tasks; // in order of slots
-    for (slot, stored) in cut_all(tensor).into_iter().enumerate() {
-        let (here, later) = rest.split_at(rest.partition_point(|task| task.slot == slot));
-        rest = later;
-        for rows in cut(stored, 1, here.iter().map(KeyTask::row_count)) {
-            pieces.extend(cut_all(rows));
         }
     }
     pieces

@@ -2,7 +2,9 @@
 //! benches hold the tiled method against; it shares its micro-kernel, so what differs is the method.
 
 use super::backward::row_dot;
-use super::microkernel;
+use super::float::{Float, Stored};
+use super::isa::Isa;
+use super::kernels;
 use super::scores::{Block, Problem, Scores};
 use super::tile::{Tile, pack_keys, pack_queries};
 use ndarray::ArrayViewMut4;
@@ -14,7 +16,7 @@ use tilewright_attention::{
     AttentionBackward, AttentionError, AttentionForward, AttentionSpec, Gradients, Inputs, Keys, Outputs, Saved,
     tensors,
 };
-use tilewright_scalar::{Accum, Element, Real};
+use tilewright_scalar::Real;
 
 /// Side of the square blocks a matrix is stored in, so that its products run from cache as the tiled method's do.
 const BLOCK: usize = 64;
@@ -60,7 +62,7 @@ struct GroupGradients<A> {
     values: Vec<Tile<A>>,
 }
 
-impl<T: Element> AttentionForward<T> for StandardAttention {
+impl<T: Stored> AttentionForward<T> for StandardAttention {
     fn forward(
         &self,
         spec: &AttentionSpec,
@@ -69,7 +71,7 @@ impl<T: Element> AttentionForward<T> for StandardAttention {
     ) -> Result<(), AttentionError> {
         inputs.check(spec)?;
         out.check(spec)?;
-        let problem = Problem::new(spec, inputs);
+        let problem = Problem::new(spec, inputs, Isa::from_environment()?);
         let heads: Vec<_> = (0..spec.batch).flat_map(|b| (0..spec.q_heads).map(move |h| (b, h))).collect();
         let results: Vec<_> = heads.par_iter().map(|&(b, h)| head_forward(&problem, b, h)).collect();
         for ((b, h), head) in heads.into_iter().zip(results) {
@@ -83,7 +85,7 @@ impl<T: Element> AttentionForward<T> for StandardAttention {
     }
 }
 
-impl<T: Element> AttentionBackward<T> for StandardAttention {
+impl<T: Stored> AttentionBackward<T> for StandardAttention {
     fn backward(
         &self,
         spec: &AttentionSpec,
@@ -100,7 +102,7 @@ impl<T: Element> AttentionBackward<T> for StandardAttention {
         if gradients.d_bias.is_some() {
             return Err(AttentionError::Unsupported { what: "d_bias in the standard backward pass" });
         }
-        let problem = Problem::new(spec, inputs);
+        let problem = Problem::new(spec, inputs, Isa::from_environment()?);
         let groups: Vec<_> = (0..spec.batch).flat_map(|b| (0..spec.kv_heads).map(move |hk| (b, hk))).collect();
         let results: Vec<_> = groups.par_iter().map(|&(b, hk)| group_backward(&problem, saved, b, hk)).collect();
         gradients.d_k.fill(T::from_f64(0.0));
@@ -125,19 +127,19 @@ impl<T: Element> AttentionBackward<T> for StandardAttention {
 }
 
 /// Lines 1 to 3 of Algorithm 0.
-fn head_forward<T: Element>(problem: &Problem<'_, '_, T>, b: usize, h: usize) -> HeadForward<T::Accum> {
+fn head_forward<T: Stored>(problem: &Problem<'_, '_, T>, b: usize, h: usize) -> HeadForward<T::Accum> {
     let spec = problem.spec;
     let mut grid = score_grid(problem, b, h);
     let mut lse = Vec::with_capacity(spec.q_len(b));
     for (rows, blocks) in tiles(0..spec.q_len(b), BLOCK).zip(&mut grid) {
-        lse.extend(softmax(rows.len(), blocks, problem.inputs.sink.map(|sink| sink[h])));
+        lse.extend(softmax(problem.isa, rows.len(), blocks, problem.inputs.sink.map(|sink| sink[h])));
     }
     let values = packed_keys(problem, problem.inputs.v, b, spec.kv_head(h));
     let output = |(rows, blocks): (Range<usize>, &mut GridRow<T::Accum>)| {
         let mut o = Tile::zeros(rows.len(), spec.value_dim);
         for ((at, scores), v) in blocks.iter_mut().zip(&values) {
             problem.drop(at, &mut scores.s);
-            scores.mask.product(&mut o, &scores.s, v);
+            scores.mask.product(problem.isa, &mut o, &scores.s, v);
         }
         o
     };
@@ -145,12 +147,12 @@ fn head_forward<T: Element>(problem: &Problem<'_, '_, T>, b: usize, h: usize) ->
 }
 
 /// `S = τ Q Kᵀ`, softcapped, biased and masked: all of it.
-fn score_grid<T: Element>(problem: &Problem<'_, '_, T>, b: usize, h: usize) -> Grid<T::Accum> {
+fn score_grid<T: Stored>(problem: &Problem<'_, '_, T>, b: usize, h: usize) -> Grid<T::Accum> {
     let (spec, inputs) = (problem.spec, problem.inputs);
     let keys_t: Vec<_> = packed_keys(problem, inputs.k, b, spec.kv_head(h)).iter().map(transposed).collect();
     let row_of_blocks = |rows: Range<usize>| {
         let mut q = Tile::default();
-        pack_queries(&mut q, spec, inputs.q, [b, h], &rows);
+        pack_queries(problem.isa, &mut q, spec, inputs.q, [b, h], &rows);
         let block = |(keys, k_t): (Range<usize>, &Tile<T::Accum>)| {
             let at = Block { b, h, rows: rows.clone(), keys };
             let coverage = coverage(spec, b, h, at.rows.clone(), at.keys.clone());
@@ -164,15 +166,15 @@ fn score_grid<T: Element>(problem: &Problem<'_, '_, T>, b: usize, h: usize) -> G
 }
 
 /// `P = softmax(S)` for a row of blocks, in place, and the rows' LSE.
-fn softmax<A: Accum>(rows: usize, blocks: &mut [(Block, Scores<A>)], sink: Option<A>) -> Vec<A> {
+fn softmax<A: Float>(isa: Isa, rows: usize, blocks: &mut [(Block, Scores<A>)], sink: Option<A>) -> Vec<A> {
     let sink = sink.unwrap_or(A::neg_infinity());
     let softmax_row = |i: usize| {
-        let m = blocks.iter().fold(sink, |m, (_, scores)| m.maximum(microkernel::max_row(scores.s.row(i))));
+        let m = blocks.iter().fold(sink, |m, (_, scores)| m.maximum(kernels::max_row(isa, scores.s.row(i))));
         let shift = if m == A::neg_infinity() { A::zero() } else { m };
         let mut l = (sink - shift).exp();
         for (_, scores) in &mut *blocks {
-            microkernel::exp_row(scores.s.row_mut(i), shift);
-            l += microkernel::sum_row(scores.s.row(i));
+            kernels::exp_row(isa, scores.s.row_mut(i), shift);
+            l += kernels::sum_row(isa, scores.s.row(i));
         }
         if l == A::zero() {
             return A::neg_infinity();
@@ -188,7 +190,7 @@ fn softmax<A: Accum>(rows: usize, blocks: &mut [(Block, Scores<A>)], sink: Optio
 }
 
 /// Lines 1 to 6 of the standard backward pass (Algorithm 3), for every query head that reads key/value head `hk`.
-fn group_backward<T: Element>(
+fn group_backward<T: Stored>(
     problem: &Problem<'_, '_, T>,
     saved: &Saved<'_, T>,
     b: usize,
@@ -206,16 +208,16 @@ fn group_backward<T: Element>(
         for (rows, blocks) in tiles(0..spec.q_len(b), BLOCK).zip(&mut grid) {
             let (mut q, mut d_o, mut d_q_tile) =
                 (Tile::default(), Tile::default(), Tile::zeros(rows.len(), spec.head_dim));
-            pack_queries(&mut q, spec, inputs.q, [b, h], &rows);
-            pack_queries(&mut d_o, spec, saved.d_o, [b, h], &rows);
-            softmax(rows.len(), blocks, inputs.sink.map(|sink| sink[h]));
+            pack_queries(problem.isa, &mut q, spec, inputs.q, [b, h], &rows);
+            pack_queries(problem.isa, &mut d_o, spec, saved.d_o, [b, h], &rows);
+            softmax(problem.isa, rows.len(), blocks, inputs.sink.map(|sink| sink[h]));
             let d: Vec<_> = rows.map(|i| row_dot(spec, saved, b, h, i)).collect();
             for (t, (at, scores)) in blocks.iter_mut().enumerate() {
                 let d_s = score_gradient(problem, at, scores, &d_o, &values_t[t], &d);
                 problem.drop(at, &mut scores.s);
-                scores.mask.product_transposed(&mut out.values[t], &scores.s, &d_o);
-                scores.mask.product(&mut d_q_tile, &d_s, &keys[t]);
-                scores.mask.product_transposed(&mut out.keys[t], &d_s, &q);
+                scores.mask.product_transposed(problem.isa, &mut out.values[t], &scores.s, &d_o);
+                scores.mask.product(problem.isa, &mut d_q_tile, &d_s, &keys[t]);
+                scores.mask.product_transposed(problem.isa, &mut out.keys[t], &d_s, &q);
             }
             d_q.push(d_q_tile);
         }
@@ -225,7 +227,7 @@ fn group_backward<T: Element>(
 }
 
 /// `dS = P ∘ (Z∘dP − D)`, through the softcap, where `P` is in `scores`.
-fn score_gradient<T: Element>(
+fn score_gradient<T: Stored>(
     problem: &Problem<'_, '_, T>,
     at: &Block,
     scores: &Scores<T::Accum>,
@@ -234,7 +236,7 @@ fn score_gradient<T: Element>(
     d: &[T::Accum],
 ) -> Tile<T::Accum> {
     let mut d_s = Tile::zeros(at.rows.len(), at.keys.len());
-    d_s.add_product(d_o, v_t);
+    d_s.add_product(problem.isa, d_o, v_t);
     problem.drop(at, &mut d_s);
     for r in 0..at.rows.len() {
         for (d_s, p) in d_s.row_mut(r).iter_mut().zip(scores.s.row(r)) {
@@ -251,7 +253,7 @@ fn score_gradient<T: Element>(
 }
 
 /// `dSink = −Σ e^(sink − LSE) · D` over the rows of one head of one sequence.
-fn sink_gradient<T: Element>(
+fn sink_gradient<T: Stored>(
     spec: &AttentionSpec,
     saved: &Saved<'_, T>,
     b: usize,
@@ -261,13 +263,14 @@ fn sink_gradient<T: Element>(
     let term = |i: usize| {
         let (slot, row) = spec.query_slot(b, i);
         let lse = saved.lse[[slot, h, row]];
-        (lse != T::Accum::neg_infinity()).then(|| microkernel::exp(sink - lse) * row_dot(spec, saved, b, h, i))
+        (lse != T::Accum::neg_infinity())
+            .then(|| kernels::exp2_scalar(T::Accum::LOG2_E * (sink - lse)) * row_dot(spec, saved, b, h, i))
     };
     (0..spec.q_len(b)).filter_map(term).fold(T::Accum::zero(), |sum, x| sum - x)
 }
 
 /// All of a head's key or value rows, in blocks.
-fn packed_keys<T: Element>(
+fn packed_keys<T: Stored>(
     problem: &Problem<'_, '_, T>,
     tensor: ndarray::ArrayView4<'_, T>,
     b: usize,
@@ -275,20 +278,20 @@ fn packed_keys<T: Element>(
 ) -> Vec<Tile<T::Accum>> {
     let pack = |keys: Range<usize>| {
         let mut tile = Tile::default();
-        pack_keys(&mut tile, problem.spec, tensor, [b, hk], &keys);
+        pack_keys(problem.isa, &mut tile, problem.spec, tensor, [b, hk], &keys);
         tile
     };
     tiles(0..problem.spec.kv_len(b), BLOCK).map(pack).collect()
 }
 
-fn transposed<A: Accum>(tile: &Tile<A>) -> Tile<A> {
+fn transposed<A: Float>(tile: &Tile<A>) -> Tile<A> {
     let mut out = Tile::default();
     out.transpose_of(tile);
     out
 }
 
 /// Rounds `factor ·` the rows of blocks to storage.
-fn store<T: Element>(
+fn store<T: Stored>(
     into: &mut ArrayViewMut4<'_, T>,
     head: usize,
     slot: impl Fn(usize) -> (usize, usize),

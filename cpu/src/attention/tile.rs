@@ -1,12 +1,14 @@
 //! Tiles in fast memory: rows of any layout and format, packed at the door into contiguous accumulators.
 
-use super::microkernel::{self, Operand};
+use super::float::{Float, Stored};
+use super::isa::Isa;
+use super::kernels::{self, LANES, Left, ROWS, Start};
+use super::panels::{Panels, Strips};
 use ndarray::{ArrayView1, ArrayView4};
 use std::ops::Range;
 use tilewright_attention::{AttentionSpec, tensors};
-use tilewright_scalar::{Accum, Element};
 
-/// A small row-major matrix whose rows are padded to whole vectors.
+/// A small row-major matrix whose rows are padded to whole vectors, and their number to whole strips.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tile<A> {
     data: Vec<A>,
@@ -17,7 +19,7 @@ pub(crate) struct Tile<A> {
     finite: bool,
 }
 
-impl<A: Accum> Tile<A> {
+impl<A: Float> Tile<A> {
     /// A tile of zeros.
     pub(crate) fn zeros(rows: usize, columns: usize) -> Self {
         let mut tile = Self { data: Vec::new(), stride: 0, rows: 0, columns: 0, finite: true };
@@ -27,13 +29,22 @@ impl<A: Accum> Tile<A> {
 
     /// Makes this a tile of zeros, keeping its memory.
     pub(crate) fn reset(&mut self, rows: usize, columns: usize) {
-        (self.rows, self.columns, self.stride, self.finite) = (rows, columns, microkernel::stride(columns), true);
+        (self.rows, self.columns, self.stride, self.finite) = (rows, columns, columns.next_multiple_of(LANES), true);
         self.data.clear();
-        self.data.resize(rows * self.stride, A::zero());
+        // A strip of the transpose may reach beyond the last row.
+        self.data.resize((rows.next_multiple_of(ROWS) + 1) * self.stride + ROWS, A::zero());
     }
 
     pub(crate) fn rows(&self) -> usize {
         self.rows
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
     }
 
     pub(crate) fn finite(&self) -> bool {
@@ -44,17 +55,29 @@ impl<A: Accum> Tile<A> {
         &self.data[i * self.stride..][..self.columns]
     }
 
+    /// A row with its padding of zeros.
+    pub(crate) fn padded_row(&self, i: usize) -> &[A] {
+        &self.data[i * self.stride..][..self.stride]
+    }
+
     pub(crate) fn row_mut(&mut self, i: usize) -> &mut [A] {
         &mut self.data[i * self.stride..][..self.columns]
     }
 
-    fn operand(&self) -> Operand<'_, A> {
-        Operand { data: &self.data, stride: self.stride }
+    /// Everything from row `i` on, padding included.
+    pub(crate) fn rows_from(&self, i: usize) -> &[A] {
+        &self.data[i * self.stride..]
+    }
+
+    /// Everything from row `i` on, to write to.
+    pub(crate) fn rows_from_mut(&mut self, i: usize) -> &mut [A] {
+        &mut self.data[i * self.stride..]
     }
 
     /// Packs `count` rows of `columns` elements.
-    pub(crate) fn pack<'a, T: Element<Accum = A>>(
+    pub(crate) fn pack<'a, T: Stored<Accum = A>>(
         &mut self,
+        isa: Isa,
         count: usize,
         columns: usize,
         row: impl Fn(usize) -> ArrayView1<'a, T>,
@@ -62,13 +85,16 @@ impl<A: Accum> Tile<A> {
         self.reset(count, columns);
         for i in 0..count {
             let (row, packed) = (row(i), self.row_mut(i));
-            // The branch is for speed: a slice converts by whole vectors.
-            match row.as_slice() {
-                Some(row) => packed.iter_mut().zip(row).for_each(|(packed, x)| *packed = x.to_accum()),
+            // The branches are for speed: a slice converts by whole vectors, or is there already.
+            match row.to_slice() {
+                Some(row) => match T::as_accum(row) {
+                    Some(row) => packed.copy_from_slice(row),
+                    None => packed.iter_mut().zip(row).for_each(|(packed, x)| *packed = x.to_accum()),
+                },
                 None => packed.iter_mut().zip(row).for_each(|(packed, x)| *packed = x.to_accum()),
             }
         }
-        self.finite = microkernel::all_finite(&self.data);
+        self.finite = kernels::all_finite(isa, &self.data);
     }
 
     /// The transpose of a packed tile.
@@ -83,18 +109,32 @@ impl<A: Accum> Tile<A> {
     }
 
     /// `self += A·B`.
-    pub(crate) fn add_product(&mut self, a: &Self, b: &Self) {
-        microkernel::product(a.rows, b.rows, a.operand(), b.operand(), &mut self.data, self.stride);
+    pub(crate) fn add_product(&mut self, isa: Isa, a: &Self, b: &Self) {
+        let (mut left, mut right) = (Strips::default(), Panels::default());
+        left.pack(a, A::one());
+        right.pack(isa, b);
+        for i in (0..a.rows).step_by(ROWS) {
+            let left = Left { data: left.strip(i / ROWS), stride: ROWS };
+            let c = &mut self.data[i * self.stride..];
+            kernels::product_transposed(isa, left, right.whole(), b.rows, c, self.stride, Start::Sum);
+        }
     }
 
     /// `self += Aᵀ·B`.
-    pub(crate) fn add_product_transposed(&mut self, a: &Self, b: &Self) {
-        microkernel::product_transposed(a.columns, b.rows, a.operand(), b.operand(), &mut self.data, self.stride);
+    pub(crate) fn add_product_transposed(&mut self, isa: Isa, a: &Self, b: &Self) {
+        let mut right = Panels::default();
+        right.pack(isa, b);
+        for i in (0..a.columns).step_by(ROWS) {
+            let left = Left { data: &a.data[i..], stride: a.stride };
+            let c = &mut self.data[i * self.stride..];
+            kernels::product_transposed(isa, left, right.whole(), b.rows, c, self.stride, Start::Sum);
+        }
     }
 }
 
 /// Packs rows `rows` of head `h` of a tensor stored as queries are.
-pub(crate) fn pack_queries<T: Element>(
+pub(crate) fn pack_queries<T: Stored>(
+    isa: Isa,
     tile: &mut Tile<T::Accum>,
     spec: &AttentionSpec,
     tensor: ArrayView4<'_, T>,
@@ -102,14 +142,15 @@ pub(crate) fn pack_queries<T: Element>(
     rows: &Range<usize>,
 ) {
     let columns = tensor.dim().3;
-    tile.pack(rows.len(), columns, |r| {
+    tile.pack(isa, rows.len(), columns, |r| {
         let (slot, i) = spec.query_slot(b, rows.start + r);
         tensors::row(tensor, [slot, h, i])
     });
 }
 
 /// Packs keys `keys` of key/value head `h` of a tensor stored as keys are.
-pub(crate) fn pack_keys<T: Element>(
+pub(crate) fn pack_keys<T: Stored>(
+    isa: Isa,
     tile: &mut Tile<T::Accum>,
     spec: &AttentionSpec,
     tensor: ArrayView4<'_, T>,
@@ -117,7 +158,7 @@ pub(crate) fn pack_keys<T: Element>(
     keys: &Range<usize>,
 ) {
     let columns = tensor.dim().3;
-    tile.pack(keys.len(), columns, |r| {
+    tile.pack(isa, keys.len(), columns, |r| {
         let (slot, j) = spec.key_slot(b, keys.start + r);
         tensors::row(tensor, [slot, h, j])
     });
@@ -131,7 +172,7 @@ mod tests {
 
     fn packed(matrix: &Array2<f64>) -> Tile<f64> {
         let mut tile = Tile::default();
-        tile.pack(matrix.nrows(), matrix.ncols(), |i| matrix.row(i));
+        tile.pack(Isa::best(), matrix.nrows(), matrix.ncols(), |i| matrix.row(i));
         tile
     }
 
@@ -142,29 +183,37 @@ mod tests {
     proptest! {
         /// Small integers: every order of summation is exact.
         #[test]
-        fn products_are_those_of_the_definition(m in 1usize..12, k in 0usize..40, n in 1usize..40) {
+        fn products_are_those_of_the_definition(m in 1usize..20, k in 0usize..40, n in 1usize..150) {
             let (a, b) = (matrix(m, k, 1), matrix(k, n, 2));
-            let mut c = packed(&matrix(m, n, 3));
-            c.add_product(&packed(&a), &packed(&b));
-            let mut c_t = packed(&matrix(m, n, 3));
-            c_t.add_product_transposed(&packed(&a.t().to_owned()), &packed(&b));
-            for i in 0..m {
-                for j in 0..n {
-                    let expected = matrix(m, n, 3)[[i, j]] + (0..k).map(|kk| a[[i, kk]] * b[[kk, j]]).sum::<f64>();
-                    prop_assert_eq!(c.row(i)[j], expected);
-                    prop_assert_eq!(c_t.row(i)[j], expected);
+            for isa in Isa::available() {
+                let mut c = packed(&matrix(m, n, 3));
+                c.add_product(isa, &packed(&a), &packed(&b));
+                let mut c_t = packed(&matrix(m, n, 3));
+                c_t.add_product_transposed(isa, &packed(&a.t().to_owned()), &packed(&b));
+                for i in 0..m {
+                    for j in 0..n {
+                        let expected = matrix(m, n, 3)[[i, j]] + (0..k).map(|kk| a[[i, kk]] * b[[kk, j]]).sum::<f64>();
+                        prop_assert_eq!(c.row(i)[j], expected);
+                        prop_assert_eq!(c_t.row(i)[j], expected);
+                    }
                 }
             }
         }
 
         #[test]
-        fn transposing_swaps_indices(m in 1usize..20, n in 1usize..20) {
+        fn packed_forms_hold_the_tile(m in 1usize..100, n in 1usize..100) {
             let source = packed(&matrix(m, n, 0));
-            let mut transposed = Tile::default();
-            transposed.transpose_of(&source);
-            for i in 0..m {
-                for j in 0..n {
-                    prop_assert_eq!(source.row(i)[j], transposed.row(j)[i]);
+            let (mut panels, mut transposed, mut strips) = (Panels::default(), Panels::default(), Strips::default());
+            for isa in Isa::available() {
+                panels.pack(isa, &source);
+                transposed.pack_transposed(isa, &source);
+                strips.pack(&source, 2.0);
+                for i in 0..m {
+                    for j in 0..n {
+                        prop_assert_eq!(panels.at(i, j), source.row(i)[j]);
+                        prop_assert_eq!(transposed.at(j, i), source.row(i)[j]);
+                        prop_assert_eq!(strips.strip(i / ROWS)[j * ROWS + i % ROWS], 2.0 * source.row(i)[j]);
+                    }
                 }
             }
         }

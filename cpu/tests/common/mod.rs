@@ -10,7 +10,7 @@ use tilewright_attention::{
     AttentionBackward, AttentionForward, AttentionSpec, BlockMask, CausalAlign, Contract, Dropout, Gradients, Inputs,
     Keys, Outputs, Queries, Saved, Window,
 };
-use tilewright_cpu::{CpuAttention, SplitKv};
+use tilewright_cpu::{CpuAttention, Isa, SplitKv};
 use tilewright_scalar::{Accum, Element, Real};
 
 /// A failure is shrunk and printed; no file keeps it.
@@ -102,7 +102,23 @@ impl Case {
     /// The method under test, with this case's tiles and one of the ways to split.
     pub(crate) fn method(&self) -> CpuAttention {
         let split_kv = [SplitKv::Auto, SplitKv::Never, SplitKv::Every(7)][self.seed as usize % 3];
-        CpuAttention::with_tiles(self.tiles.0, self.tiles.1).with_split_kv(split_kv)
+        let isas = Isa::available();
+        let isa = isas[self.seed as usize / 3 % isas.len()];
+        CpuAttention::with_tiles(self.tiles.0, self.tiles.1).with_split_kv(split_kv).with_isa(isa)
+    }
+
+    /// The same with longer sequences and larger tiles: several panels to a tile, several tiles to a sequence.
+    pub(crate) fn longer(self) -> Self {
+        let longer = |(x, y): (usize, usize), by: usize| (x * by, y * by);
+        Self {
+            lens: longer(self.lens, 6),
+            tiles: longer(self.tiles, 10),
+            dims: longer(self.dims, 4),
+            window: (self.window.0.map(|side| side * 6), self.window.1.map(|side| side * 6)),
+            block_mask: self.block_mask.map(|blocks| longer(blocks, 8)),
+            batch: self.batch.min(1),
+            ..self
+        }
     }
 
     fn length(&self, salt: usize, b: usize, most: usize) -> usize {

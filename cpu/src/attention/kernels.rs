@@ -1,0 +1,569 @@
+//! The arithmetic of tiles, and nothing else: one matrix product in two forms, the softmax of a strip, and a few
+//! functions of a row.
+//!
+//! A product is `C ← f ∘ C + A·B` for a strip of [`ROWS`] rows. Its sum runs over the inner index in ascending order,
+//! one multiply-add each, whatever the register tile; so its bits depend on operands and sizes alone, and are the same
+//! on every instruction set that fuses multiply-adds. Row sums and inner products run in [`LANES`] interleaved sums.
+
+// What is inlined into a function with a target feature is compiled with it, and only that is.
+#![allow(clippy::inline_always)]
+
+use super::float::{Float, exp2, exp2_below_one, mul_add};
+use super::isa::{Machine, stamped};
+
+/// Rows of a strip, and of every register tile.
+pub(crate) const ROWS: usize = 6;
+
+/// Interleaved partial sums of a reduction; row strides are multiples of it.
+pub(crate) const LANES: usize = 16;
+
+/// Keys of the longest tile.
+pub(crate) const MAX_KEYS: usize = 384;
+
+/// The distance between a strip's rows of scores: an odd number of cache lines, so that the rows of a column don't fall on
+/// one another in the cache, and a constant, so that one register addresses all six rows.
+pub(crate) const STRIDE: usize = MAX_KEYS + LANES;
+
+/// The left factor of a product for one strip.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left<'a, A> {
+    pub(crate) data: &'a [A],
+    pub(crate) stride: usize,
+}
+
+/// The right factor: `columns` columns of rows that are `stride` apart, or panels as [`super::panels`] packs them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Right<'a, A> {
+    pub(crate) data: &'a [A],
+    pub(crate) columns: usize,
+    pub(crate) layout: Layout,
+}
+
+/// How a right factor lies in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Layout {
+    /// Panel after panel of `depth` rows, `packed` columns altogether; the inner index begins at row `skip`.
+    Panels { depth: usize, skip: usize, packed: usize },
+    /// Rows `stride` apart, each readable up to a whole vector.
+    Rows { stride: usize },
+}
+
+/// What a strip of results holds before the product is added.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start<A> {
+    /// Nothing: it is overwritten.
+    Zero,
+    /// What was added before.
+    Sum,
+    /// The same, each row times a factor.
+    Scaled([A; ROWS]),
+}
+
+/// How a product walks its left factor.
+trait Walk<A>: Copy {
+    /// Whether there are elements at the first `k` inner indices.
+    fn holds(&self, k: usize) -> bool;
+
+    /// The strip's elements at inner index `kk`.
+    ///
+    /// # Safety
+    /// It holds more than `kk` of them.
+    unsafe fn at(&self, kk: usize) -> [A; ROWS];
+}
+
+/// Row `r` of the strip is a row of the factor, [`STRIDE`] from the next.
+#[derive(Clone, Copy)]
+struct ByRows<'a, A>(&'a [A]);
+
+/// Row `r` of the strip is column `r` of the factor.
+#[derive(Clone, Copy)]
+struct ByColumns<'a, A>(Left<'a, A>);
+
+impl<A: Float> Walk<A> for ByRows<'_, A> {
+    #[inline(always)]
+    fn holds(&self, k: usize) -> bool {
+        (ROWS - 1) * STRIDE + k <= self.0.len()
+    }
+
+    #[inline(always)]
+    unsafe fn at(&self, kk: usize) -> [A; ROWS] {
+        // SAFETY: the last row is longer than `kk`, as the caller has made sure.
+        std::array::from_fn(|r| unsafe { *self.0.get_unchecked(r * STRIDE + kk) })
+    }
+}
+
+impl<A: Float> Walk<A> for ByColumns<'_, A> {
+    #[inline(always)]
+    fn holds(&self, k: usize) -> bool {
+        k == 0 || (k - 1) * self.0.stride + ROWS <= self.0.data.len()
+    }
+
+    #[inline(always)]
+    unsafe fn at(&self, kk: usize) -> [A; ROWS] {
+        // SAFETY: the last of more than `kk` rows ends within the data, as the caller has made sure.
+        std::array::from_fn(|r| unsafe { *self.0.data.get_unchecked(kk * self.0.stride + r) })
+    }
+}
+
+stamped! {
+    /// `C ← start + A·B[..k]`, where the rows of the strip are those of `a`, [`STRIDE`] apart.
+    pub(crate) fn product<A>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) = by_rows
+}
+
+stamped! {
+    /// `C ← start + Aᵀ·B[..k]`: row `r` of the strip is column `r` of `a`.
+    pub(crate) fn product_transposed<A>(
+        a: Left<'_, A>,
+        b: Right<'_, A>,
+        k: usize,
+        c: &mut [A],
+        c_stride: usize,
+        start: Start<A>,
+    ) = by_columns
+}
+
+#[inline(always)]
+fn by_rows<A: Float, M: Machine>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) {
+    panels::<A, M>(ByRows(a), b, k, c, c_stride, start);
+}
+
+#[inline(always)]
+fn by_columns<A: Float, M: Machine>(
+    a: Left<'_, A>,
+    b: Right<'_, A>,
+    k: usize,
+    c: &mut [A],
+    c_stride: usize,
+    start: Start<A>,
+) {
+    panels::<A, M>(ByColumns(a), b, k, c, c_stride, start);
+}
+
+/// Register tile after register tile along the columns, the last as narrow as whole vectors allow.
+#[inline(always)]
+fn panels<A: Float, M: Machine>(
+    a: impl Walk<A>,
+    b: Right<'_, A>,
+    k: usize,
+    c: &mut [A],
+    c_stride: usize,
+    start: Start<A>,
+) {
+    let unit = M::VECTOR / size_of::<A>();
+    let panel = unit * M::VECTORS;
+    let mut column = 0;
+    while column < b.columns {
+        let vectors = (b.columns - column).div_ceil(unit).min(M::VECTORS);
+        let (data, stride) = match b.layout {
+            Layout::Panels { depth, skip, packed } => {
+                let width = (packed - column).div_ceil(unit).min(M::VECTORS) * unit;
+                (&b.data[column * depth + skip * width..], width)
+            }
+            Layout::Rows { stride } => (&b.data[column..], stride),
+        };
+        let c = &mut c[column..];
+        // Constants, so that of the outer branches only the machine's own is compiled.
+        if const { M::VECTOR / size_of::<A>() == 16 } {
+            match vectors {
+                1 => tile::<A, M, 16>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, M, 32>(a, data, stride, k, c, c_stride, start),
+                3 => tile::<A, M, 48>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, 64>(a, data, stride, k, c, c_stride, start),
+            }
+        } else if const { M::VECTOR / size_of::<A>() * M::VECTORS == 32 } {
+            match vectors {
+                1 => tile::<A, M, 8>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, M, 16>(a, data, stride, k, c, c_stride, start),
+                3 => tile::<A, M, 24>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, 32>(a, data, stride, k, c, c_stride, start),
+            }
+        } else if const { M::VECTORS == 4 } {
+            let unit = const { M::VECTOR / size_of::<A>() };
+            match vectors * unit {
+                2 => tile::<A, M, 2>(a, data, stride, k, c, c_stride, start),
+                4 => tile::<A, M, 4>(a, data, stride, k, c, c_stride, start),
+                6 => tile::<A, M, 6>(a, data, stride, k, c, c_stride, start),
+                8 => tile::<A, M, 8>(a, data, stride, k, c, c_stride, start),
+                12 => tile::<A, M, 12>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, 16>(a, data, stride, k, c, c_stride, start),
+            }
+        } else if const { M::VECTOR / size_of::<A>() == 8 } {
+            match vectors {
+                1 => tile::<A, M, 8>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, 16>(a, data, stride, k, c, c_stride, start),
+            }
+        } else if const { M::VECTOR / size_of::<A>() == 4 } {
+            match vectors {
+                1 => tile::<A, M, 4>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, 8>(a, data, stride, k, c, c_stride, start),
+            }
+        } else {
+            match vectors {
+                1 => tile::<A, M, 2>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, 4>(a, data, stride, k, c, c_stride, start),
+            }
+        }
+        column += panel;
+    }
+}
+
+/// `ROWS × C` results, held in registers over the whole sum.
+#[inline(always)]
+fn tile<A: Float, M: Machine, const C: usize>(
+    a: impl Walk<A>,
+    b: &[A],
+    stride: usize,
+    k: usize,
+    c: &mut [A],
+    c_stride: usize,
+    start: Start<A>,
+) {
+    let mut sums = [[A::zero(); C]; ROWS];
+    match start {
+        Start::Zero => {}
+        Start::Sum => {
+            for r in 0..ROWS {
+                sums[r].copy_from_slice(&c[r * c_stride..][..C]);
+            }
+        }
+        Start::Scaled(factors) => {
+            for r in 0..ROWS {
+                let before = &c[r * c_stride..][..C];
+                for lane in 0..C {
+                    sums[r][lane] = factors[r] * before[lane];
+                }
+            }
+        }
+    }
+    assert!(k == 0 || ((k - 1) * stride + C <= b.len() && a.holds(k)), "a product's operands are shorter than it");
+    for kk in 0..k {
+        // SAFETY: `kk < k`, and the last row of `B` ends within it, as does what `a` holds, says the line above.
+        let (a, b) = unsafe { (a.at(kk), b.get_unchecked(kk * stride..kk * stride + C)) };
+        for r in 0..ROWS {
+            for lane in 0..C {
+                sums[r][lane] = mul_add::<A, M>(a[r], b[lane], sums[r][lane]);
+            }
+        }
+    }
+    for r in 0..ROWS {
+        c[r * c_stride..][..C].copy_from_slice(&sums[r]);
+    }
+}
+
+/// The running statistics of a strip's rows, in base 2.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Running<A> {
+    /// Maxima so far, `m`.
+    pub(crate) m: [A; ROWS],
+    /// Sums of `2^(s − m)` so far: `ℓ`.
+    pub(crate) l: [A; ROWS],
+}
+
+stamped! {
+    /// Turns the first `n` scores of `rows` rows, in base 2, into `2^(s − m)`, and returns what the rows' outputs so far
+    /// are to be multiplied by. Columns from `n` to the next multiple of [`LANES`] become 0.
+    pub(crate) fn online_softmax<A>(s: &mut [A], n: usize, rows: usize, running: &mut Running<A>) -> [A; ROWS]
+        = online_softmax_body
+}
+
+#[inline(always)]
+fn online_softmax_body<A: Float, M: Machine>(
+    s: &mut [A],
+    n: usize,
+    rows: usize,
+    running: &mut Running<A>,
+) -> [A; ROWS] {
+    let mut factors = [A::one(); ROWS];
+    let padded = n.next_multiple_of(LANES);
+    for r in 0..rows.min(ROWS) {
+        let row = &mut s[r * STRIDE..][..padded];
+        row[n..].fill(A::neg_infinity());
+        let m = max_of(row);
+        if m > running.m[r] {
+            // 0 for the first keys a row sees, when m was −∞.
+            factors[r] = exp2_below_one::<A, M>(running.m[r] - m);
+            running.l[r] *= factors[r];
+            running.m[r] = m;
+        }
+        // Without a finite score so far there is nothing to subtract, and 2^−∞ = 0.
+        let shift = if running.m[r] == A::neg_infinity() { A::zero() } else { running.m[r] };
+        let mut sums = [A::zero(); LANES];
+        for chunk in row.chunks_exact_mut(LANES) {
+            for lane in 0..LANES {
+                let p = exp2_below_one::<A, M>(chunk[lane] - shift);
+                chunk[lane] = p;
+                sums[lane] += p;
+            }
+        }
+        running.l[r] += total(sums);
+    }
+    factors
+}
+
+/// The largest element of whole chunks. A NaN is passed over: the exponentials that follow will show it.
+#[inline(always)]
+fn max_of<A: Float>(row: &[A]) -> A {
+    let mut lanes = [A::neg_infinity(); LANES];
+    for chunk in row.chunks_exact(LANES) {
+        for lane in 0..LANES {
+            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+        }
+    }
+    lanes.into_iter().fold(A::neg_infinity(), |m, x| if x > m { x } else { m })
+}
+
+/// The sum of the lanes, by halves.
+#[inline(always)]
+pub(super) fn total<A: Float>(lanes: [A; LANES]) -> A {
+    let eight: [A; 8] = std::array::from_fn(|lane| lanes[lane] + lanes[lane + 8]);
+    let four: [A; 4] = std::array::from_fn(|lane| eight[lane] + eight[lane + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+stamped! {
+    /// For one row: `s ← P = 2^(s − lse)` and `dp ← dS = P ∘ (dP − D)`.
+    pub(crate) fn score_gradients<A>(s: &mut [A], dp: &mut [A], lse: A, d: A) = score_gradients_body
+}
+
+#[inline(always)]
+fn score_gradients_body<A: Float, M: Machine>(s: &mut [A], dp: &mut [A], lse: A, d: A) {
+    for (s, dp) in s.iter_mut().zip(dp) {
+        let p = exp2::<A, M>(*s - lse);
+        *s = p;
+        *dp = p * (*dp - d);
+    }
+}
+
+stamped! {
+    /// `x ← x ∘ y`.
+    pub(crate) fn multiply<A>(x: &mut [A], y: &[A]) = multiply_body
+}
+
+#[inline(always)]
+fn multiply_body<A: Float, M: Machine>(x: &mut [A], y: &[A]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x *= *y;
+    }
+}
+
+stamped! {
+    /// `x ← factor · x`.
+    pub(crate) fn scale<A>(x: &mut [A], factor: A) = scale_body
+}
+
+#[inline(always)]
+fn scale_body<A: Float, M: Machine>(x: &mut [A], factor: A) {
+    for x in x {
+        *x *= factor;
+    }
+}
+
+stamped! {
+    /// `s ← c · tanh(s / c)`, and `slope ← 1 − tanh²`.
+    pub(crate) fn softcap<A>(s: &mut [A], slope: &mut [A], cap: A) = softcap_body
+}
+
+#[inline(always)]
+fn softcap_body<A: Float, M: Machine>(s: &mut [A], slope: &mut [A], cap: A) {
+    let inverse = A::one() / cap;
+    for (s, slope) in s.iter_mut().zip(slope) {
+        // A cap that vanishes in the accumulator leaves s = 0 as it is.
+        let x = if *s == A::zero() { A::zero() } else { *s * inverse };
+        let t = x.hyperbolic_tangent::<M>();
+        (*s, *slope) = (cap * t, A::one() - t * t);
+    }
+}
+
+stamped! {
+    /// `s ← s − slope · |distance − c|` for column `c`.
+    pub(crate) fn add_distances<A>(s: &mut [A], slope: A, distance: A) = add_distances_body
+}
+
+#[inline(always)]
+fn add_distances_body<A: Float, M: Machine>(s: &mut [A], slope: A, distance: A) {
+    let minus = A::zero() - slope;
+    let mut ahead: [A; LANES] = std::array::from_fn(|lane| distance - super::float::constant(lane as f64));
+    let step: A = super::float::constant(LANES as f64);
+    for chunk in s.chunks_mut(LANES) {
+        for (s, ahead) in chunk.iter_mut().zip(&mut ahead) {
+            *s = mul_add::<A, M>(minus, tilewright_scalar::Real::abs(*ahead), *s);
+            *ahead -= step;
+        }
+    }
+}
+
+stamped! {
+    /// `x_c ← Z_c x_c` for columns from key `first` on, where `Z` is `keep` or 0 as the words of Philox4x32-10 under the
+    /// counter `[j / 4, i, h, b]` say: one below `threshold` drops its key.
+    pub(crate) fn drop<A>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) = drop_body
+}
+
+#[inline(always)]
+fn drop_body<A: Float, M: Machine>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) {
+    const QUADS: usize = 16;
+    let mut z = [[A::zero(); QUADS]; 4];
+    let (mut done, mut quad) = (0, first / 4);
+    while done < x.len() {
+        let words = philox::<QUADS>(quad as u32, at, key);
+        for word in 0..4 {
+            for lane in 0..QUADS {
+                z[word][lane] = if u64::from(words[word][lane]) < threshold { A::zero() } else { keep };
+            }
+        }
+        let skip = if done == 0 { first % 4 } else { 0 };
+        let count = (4 * QUADS - skip).min(x.len() - done);
+        for (c, x) in x[done..done + count].iter_mut().enumerate() {
+            *x = z[(skip + c) % 4][(skip + c) / 4] * *x;
+        }
+        (done, quad) = (done + count, quad + QUADS);
+    }
+}
+
+/// Philox4x32-10 for `N` consecutive first counters, a lane each.
+#[inline(always)]
+fn philox<const N: usize>(first: u32, [i, h, b]: [u32; 3], key: [u32; 2]) -> [[u32; N]; 4] {
+    let mut counter = [std::array::from_fn(|lane| first.wrapping_add(lane as u32)), [i; N], [h; N], [b; N]];
+    let mut key = key;
+    for _ in 0..10 {
+        let mut next = [[0; N]; 4];
+        for lane in 0..N {
+            let (x, y) = (u64::from(counter[0][lane]) * 0xD251_1F53, u64::from(counter[2][lane]) * 0xCD9E_8D57);
+            next[0][lane] = (y >> 32) as u32 ^ counter[1][lane] ^ key[0];
+            next[1][lane] = y as u32;
+            next[2][lane] = (x >> 32) as u32 ^ counter[3][lane] ^ key[1];
+            next[3][lane] = x as u32;
+        }
+        counter = next;
+        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+    }
+    counter
+}
+
+stamped! {
+    /// Whether every element is finite: `0 · x` is 0 then, and NaN otherwise.
+    pub(crate) fn all_finite<A>(x: &[A]) -> bool = all_finite_body
+}
+
+#[inline(always)]
+fn all_finite_body<A: Float, M: Machine>(x: &[A]) -> bool {
+    let mut lanes = [A::zero(); LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder().iter().fold(A::zero(), |sum, x| sum + *x * A::zero());
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += chunk[lane] * A::zero();
+        }
+    }
+    total(lanes) + rest == A::zero()
+}
+
+/// `2^x` outside of any loop.
+pub(crate) fn exp2_scalar<A: Float>(x: A) -> A {
+    exp2::<A, super::isa::Portable>(x)
+}
+
+stamped! {
+    /// `x ← e^(x − shift)`.
+    pub(crate) fn exp_row<A>(x: &mut [A], shift: A) = exp_row_body
+}
+
+#[inline(always)]
+fn exp_row_body<A: Float, M: Machine>(x: &mut [A], shift: A) {
+    for x in x {
+        *x = exp2::<A, M>((*x - shift) * A::LOG2_E);
+    }
+}
+
+stamped! {
+    /// The largest element, −∞ if there is none; a NaN is passed over.
+    pub(crate) fn max_row<A>(x: &[A]) -> A = max_row_body
+}
+
+#[inline(always)]
+fn max_row_body<A: Float, M: Machine>(x: &[A]) -> A {
+    let rest = x.chunks_exact(LANES).remainder();
+    rest.iter().fold(max_of(x), |m, x| if *x > m { *x } else { m })
+}
+
+stamped! {
+    /// The sum of a row, by lanes: the same order for the same length.
+    pub(crate) fn sum_row<A>(x: &[A]) -> A = sum_row_body
+}
+
+#[inline(always)]
+fn sum_row_body<A: Float, M: Machine>(x: &[A]) -> A {
+    let mut lanes = [A::zero(); LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += chunk[lane];
+        }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        lanes[lane] += *x;
+    }
+    total(lanes)
+}
+
+stamped! {
+    /// `S[r, c] ← q_r · k_c` for the rows of `q`, of whole lanes, and `n` rows of `k`, straight from where they lie: for
+    /// few rows, whose time is that of reading `k` once.
+    pub(crate) fn dots<A>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) = dots_body
+}
+
+#[inline(always)]
+fn dots_body<A: Float, M: Machine>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) {
+    match *q {
+        [a] => dots_of::<A, M, 1>([a], k, n, s),
+        [a, b] => dots_of::<A, M, 2>([a, b], k, n, s),
+        [a, b, c] => dots_of::<A, M, 3>([a, b, c], k, n, s),
+        [a, b, c, d] => dots_of::<A, M, 4>([a, b, c, d], k, n, s),
+        [a, b, c, d, e] => dots_of::<A, M, 5>([a, b, c, d, e], k, n, s),
+        [a, b, c, d, e, f, ..] => dots_of::<A, M, 6>([a, b, c, d, e, f], k, n, s),
+        [] => {}
+    }
+}
+
+#[inline(always)]
+fn dots_of<A: Float, M: Machine, const R: usize>(q: [&[A]; R], k: Left<'_, A>, n: usize, s: &mut [A]) {
+    let dim = q[0].len() - q[0].len() % LANES;
+    let q = q.map(|q| &q[..dim]);
+    for column in 0..n {
+        let key = &k.data[column * k.stride..][..dim];
+        prefetch(k.data, column * k.stride);
+        let mut lanes = [[A::zero(); LANES]; R];
+        for (at, key) in key.chunks_exact(LANES).enumerate() {
+            for r in 0..R {
+                let q = &q[r][at * LANES..][..LANES];
+                for lane in 0..LANES {
+                    lanes[r][lane] = mul_add::<A, M>(q[lane], key[lane], lanes[r][lane]);
+                }
+            }
+        }
+        // As a whole: what is reduced number by number would be computed number by number.
+        let lanes = std::hint::black_box(lanes);
+        for r in 0..R {
+            s[r * STRIDE + column] = total(lanes[r]);
+        }
+    }
+}
+
+/// How far ahead of what is read memory is asked for: two pages, as hardware prefetchers stop where a page ends.
+const AHEAD: usize = 8192;
+
+/// Asks for the row at `at` and what follows, [`AHEAD`] bytes on. A hint: it changes nothing but time.
+#[inline(always)]
+fn prefetch<A>(data: &[A], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let ahead = data.as_ptr().wrapping_add(at).cast::<i8>().wrapping_add(AHEAD);
+        for line in 0..8 {
+            // SAFETY: a prefetch reads nothing and faults on no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line)) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, at);
+}

@@ -1,0 +1,261 @@
+//! Where a query tile meets a key tile in the backward pass: Algorithm 2, lines 11 to 17.
+
+use super::bias::Context;
+use super::float::{Float, Stored};
+use super::kernels::{self, Left, ROWS, STRIDE, Start};
+use super::panels::{Panels, Strips};
+use super::scores::{Problem, add_scaled};
+use super::strip::{Columns, Scaling, Strip};
+use super::tile::{Tile, pack_keys, pack_queries};
+use std::ops::Range;
+use tilewright_attention::AttentionSpec;
+use tilewright_attention::tiling::{Coverage, coverage, query_range};
+
+/// Query rows whose `P` and `dS` are kept at a time: long enough a sum for `dK` and `dV`, few enough for the cache.
+const BAND: usize = 16 * ROWS;
+
+/// One key tile, packed for three products, and the gradients that gather for it.
+#[derive(Debug)]
+pub(super) struct KeySide<A> {
+    pub(super) keys: Range<usize>,
+    k_t: Panels<A>,
+    v_t: Panels<A>,
+    k: Panels<A>,
+    finite: bool,
+    pub(super) d_k: Tile<A>,
+    pub(super) d_v: Tile<A>,
+}
+
+impl<A: Float> KeySide<A> {
+    pub(super) fn pack<T: Stored<Accum = A>>(problem: &Problem<'_, '_, T>, at: [usize; 2], keys: Range<usize>) -> Self {
+        let (spec, isa, mut rows) = (problem.spec, problem.isa, Tile::default());
+        let (mut k_t, mut v_t, mut k) = (Panels::default(), Panels::default(), Panels::default());
+        pack_keys(isa, &mut rows, spec, problem.inputs.v, at, &keys);
+        v_t.pack_transposed(isa, &rows);
+        pack_keys(isa, &mut rows, spec, problem.inputs.k, at, &keys);
+        k_t.pack_transposed(isa, &rows);
+        k.pack(isa, &rows);
+        let (d_k, d_v) = (Tile::zeros(keys.len(), spec.head_dim), Tile::zeros(keys.len(), spec.value_dim));
+        Self { keys, k_t, v_t, k, finite: rows.finite(), d_k, d_v }
+    }
+}
+
+/// One query tile of one head, packed for four products, and the gradient that gathers for it.
+#[derive(Debug)]
+pub(super) struct QuerySide<A> {
+    pub(super) rows: Range<usize>,
+    q_strips: Strips<A>,
+    d_o_strips: Strips<A>,
+    q: Panels<A>,
+    d_o: Panels<A>,
+    /// Whether a weight of 0 may meet any of `Q` and of `dO`.
+    finite: [bool; 2],
+    /// LSE in base 2.
+    lse: Vec<A>,
+    d: Vec<A>,
+    pub(super) d_q: Tile<A>,
+}
+
+impl<A: Float> QuerySide<A> {
+    pub(super) fn pack<T: Stored<Accum = A>>(
+        context: &Context<'_, '_, '_, T>,
+        [b, h]: [usize; 2],
+        rows: Range<usize>,
+    ) -> Self {
+        let (problem, mut tile) = (&context.problem, Tile::default());
+        let (mut q_strips, mut d_o_strips) = (Strips::default(), Strips::default());
+        let (mut q, mut d_o) = (Panels::default(), Panels::default());
+        pack_queries(problem.isa, &mut tile, problem.spec, problem.inputs.q, [b, h], &rows);
+        q_strips.pack(&tile, problem.scaling().queries);
+        q.pack(problem.isa, &tile);
+        let q_finite = tile.finite();
+        pack_queries(problem.isa, &mut tile, problem.spec, context.saved.d_o, [b, h], &rows);
+        d_o_strips.pack(&tile, A::one());
+        d_o.pack(problem.isa, &tile);
+        let at = |i: usize| {
+            let (slot, row) = problem.spec.query_slot(b, i);
+            [slot, h, row]
+        };
+        let lse = rows.clone().map(|i| context.saved.lse[at(i)] * A::LOG2_E).collect();
+        let d = rows.clone().map(|i| context.d[at(i)]).collect();
+        let d_q = Tile::zeros(rows.len(), problem.spec.head_dim);
+        Self { rows, q_strips, d_o_strips, q, d_o, finite: [q_finite, tile.finite()], lse, d, d_q }
+    }
+}
+
+/// What a thread needs for a meeting, reused from pair to pair.
+#[derive(Debug)]
+pub(super) struct Meeting<A> {
+    scaling: Scaling<A>,
+    columns: Columns,
+    /// `P` and `dS` of a band of query rows, rows [`STRIDE`] apart; 0 where nothing is visible.
+    p: Vec<A>,
+    d_s: Vec<A>,
+    slope: Vec<A>,
+    /// Whether something of the band is masked.
+    partial: bool,
+}
+
+impl<A: Float> Meeting<A> {
+    pub(super) fn new<T: Stored<Accum = A>>(problem: &Problem<'_, '_, T>) -> Self {
+        let zeros = |rows: usize| vec![A::zero(); rows * STRIDE + ROWS];
+        let (p, d_s, slope) = (zeros(BAND), zeros(BAND), zeros(ROWS));
+        Self { scaling: problem.scaling(), columns: Columns::default(), p, d_s, slope, partial: false }
+    }
+
+    /// Adds what the pairs of two tiles owe to `dQ`, `dK` and `dV`, before the scale.
+    pub(super) fn meet<T: Stored<Accum = A>>(
+        &mut self,
+        problem: &Problem<'_, '_, T>,
+        [b, h]: [usize; 2],
+        queries: &mut QuerySide<A>,
+        keys: &mut KeySide<A>,
+    ) {
+        let count = queries.rows.len();
+        for band in (0..count).step_by(BAND).map(|start| start..count.min(start + BAND)) {
+            let rows = queries.rows.start + band.start..queries.rows.start + band.end;
+            let seen = coverage(problem.spec, b, h, rows.clone(), keys.keys.clone());
+            if seen == Coverage::Empty {
+                continue;
+            }
+            self.partial = seen == Coverage::Partial;
+            for first in band.clone().step_by(ROWS) {
+                let lanes = first..band.end.min(first + ROWS);
+                let strip = Strip::new(b, lanes.map(|r| (h, queries.rows.start + r)));
+                self.strip(problem, &strip, first, first - band.start, queries, keys);
+            }
+            self.gather_keys(problem, [b, h], &band, queries, keys);
+        }
+    }
+
+    /// `P = e^(S − LSE)`, `dP = Z ∘ dO·Vᵀ`, `dS = P ∘ (dP − D)` and `dQ += dS·K` for one strip: row `first` of the query
+    /// tile, row `at` of the band.
+    fn strip<T: Stored<Accum = A>>(
+        &mut self,
+        problem: &Problem<'_, '_, T>,
+        strip: &Strip,
+        first: usize,
+        at: usize,
+        queries: &mut QuerySide<A>,
+        keys: &KeySide<A>,
+    ) {
+        let (spec, isa, origin) = (problem.spec, problem.isa, keys.keys.start);
+        let (p, d_s) = (&mut self.p[at * STRIDE..], &mut self.d_s[at * STRIDE..]);
+        if self.partial {
+            self.columns.find(spec, strip, &keys.keys, origin);
+            self.columns.in_place(origin);
+            p[..ROWS * STRIDE].fill(A::zero());
+            d_s[..ROWS * STRIDE].fill(A::zero());
+        } else {
+            self.columns.all(keys.keys.clone());
+        }
+        let (q, d_o) = (queries.q_strips.strip(first / ROWS), queries.d_o_strips.strip(first / ROWS));
+        for run in &self.columns.runs {
+            let (column, count) = (run.column, run.keys.len());
+            let (k_t, v_t) = (keys.k_t.right(column, count, 0), keys.v_t.right(column, count, 0));
+            let (q, d_o) = (Left { data: q, stride: ROWS }, Left { data: d_o, stride: ROWS });
+            kernels::product_transposed(isa, q, k_t, spec.head_dim, &mut p[column..], STRIDE, Start::Zero);
+            kernels::product_transposed(isa, d_o, v_t, spec.value_dim, &mut d_s[column..], STRIDE, Start::Zero);
+        }
+        problem.finish_scores(&self.scaling, strip, &self.columns, p, &mut self.slope);
+        problem.drop_strip(strip, &self.columns, d_s);
+        for r in 0..strip.lanes().len() {
+            for run in &self.columns.runs {
+                let own = r * STRIDE + run.column..r * STRIDE + run.column + run.keys.len();
+                if queries.lse[first + r] == A::neg_infinity() {
+                    p[own.clone()].fill(A::zero());
+                    d_s[own].fill(A::zero());
+                } else {
+                    let (lse, d) = (queries.lse[first + r], queries.d[first + r]);
+                    kernels::score_gradients(isa, &mut p[own.clone()], &mut d_s[own.clone()], lse, d);
+                    if problem.cap.is_some() {
+                        kernels::multiply(isa, &mut d_s[own.clone()], &self.slope[own]);
+                    }
+                }
+            }
+        }
+        problem.drop_strip(strip, &self.columns, p);
+        if self.partial {
+            // Beyond the last key of a run a product leaves what fills its last vector.
+            strip.mask(spec, &self.columns, p, A::zero());
+            strip.mask(spec, &self.columns, d_s, A::zero());
+        }
+        let d_q_stride = queries.d_q.stride();
+        if keys.finite || !self.columns.partial {
+            for run in &self.columns.runs {
+                let k = keys.k.right(0, spec.head_dim, run.column);
+                let d_q = queries.d_q.rows_from_mut(first);
+                kernels::product(isa, &d_s[run.column..], k, run.keys.len(), d_q, d_q_stride, Start::Sum);
+            }
+            return;
+        }
+        each_visible(spec, strip, &keys.keys, |r, column| {
+            let weight = d_s[r * STRIDE + column];
+            add_row(queries.d_q.row_mut(first + r), weight, &keys.k, column);
+        });
+    }
+
+    /// `dV += (Z∘P)ᵀ·dO` and `dK += dSᵀ·Q` for the rows of a band.
+    fn gather_keys<T: Stored<Accum = A>>(
+        &self,
+        problem: &Problem<'_, '_, T>,
+        [b, h]: [usize; 2],
+        band: &Range<usize>,
+        queries: &QuerySide<A>,
+        keys: &mut KeySide<A>,
+    ) {
+        let (spec, origin) = (problem.spec, queries.rows.start);
+        for first in (0..keys.keys.len()).step_by(ROWS) {
+            let own = keys.keys.start + first..keys.keys.end.min(keys.keys.start + first + ROWS);
+            // Rows of the query tile that see any of these keys.
+            let mut rows = band.clone();
+            if self.partial {
+                let seen = query_range(spec, b, own.clone());
+                let (start, end) = (seen.start.saturating_sub(origin), seen.end.saturating_sub(origin));
+                rows = rows.start.max(start)..rows.end.min(end);
+                let absolute = origin + rows.start..origin + rows.end.max(rows.start);
+                if rows.is_empty() || coverage(spec, b, h, absolute, own.clone()) == Coverage::Empty {
+                    continue;
+                }
+            }
+            let from = (rows.start - band.start) * STRIDE + first;
+            let sides = [
+                (&self.p, &queries.d_o, queries.finite[1], &mut keys.d_v, spec.value_dim),
+                (&self.d_s, &queries.q, queries.finite[0], &mut keys.d_k, spec.head_dim),
+            ];
+            for (weights, right, finite, sums, dim) in sides {
+                let stride = sums.stride();
+                if finite || !self.partial {
+                    let left = Left { data: &weights[from..], stride: STRIDE };
+                    let right = right.right(0, dim, rows.start);
+                    let sums = sums.rows_from_mut(first);
+                    kernels::product_transposed(problem.isa, left, right, rows.len(), sums, stride, Start::Sum);
+                    continue;
+                }
+                for r in rows.clone() {
+                    let strip = Strip::new(b, std::iter::once((h, origin + r)));
+                    each_visible(spec, &strip, &own, |_, column| {
+                        let weight = weights[(r - band.start) * STRIDE + first + column];
+                        add_row(sums.row_mut(first + column), weight, right, r);
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Calls `f` with the row of the strip and the place in `keys` of each visible pair.
+fn each_visible(spec: &AttentionSpec, strip: &Strip, keys: &Range<usize>, mut f: impl FnMut(usize, usize)) {
+    for (r, &(h, i)) in strip.lanes().iter().enumerate() {
+        for j in keys.clone().filter(|&j| spec.visible(strip.b, h, i, j)) {
+            f(r, j - keys.start);
+        }
+    }
+}
+
+/// `to += weight ·` a row of packed panels.
+fn add_row<A: Float>(to: &mut [A], weight: A, panels: &Panels<A>, row: usize) {
+    for (column, to) in to.iter_mut().enumerate() {
+        add_scaled(std::slice::from_mut(to), weight, &[panels.at(row, column)]);
+    }
+}

@@ -1,0 +1,110 @@
+//! Packed factors of products: panels of columns for the right factor, strips of rows for the left one.
+
+use super::float::Float;
+use super::isa::Isa;
+use super::kernels::{Layout, ROWS, Right};
+use super::tile::Tile;
+
+/// A right factor of `depth × columns`, as panels that a register tile is wide; the last one is padded with zeros to whole
+/// vectors.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Panels<A> {
+    data: Vec<A>,
+    depth: usize,
+    columns: usize,
+    panel: usize,
+}
+
+impl<A: Float> Panels<A> {
+    fn reset(&mut self, isa: Isa, depth: usize, columns: usize) {
+        (self.depth, self.columns, self.panel) = (depth, columns, isa.panel(size_of::<A>()));
+        self.data.clear();
+        self.data.resize(columns.next_multiple_of(isa.unit(size_of::<A>())) * depth, A::zero());
+    }
+
+    /// Packs a tile.
+    pub(crate) fn pack(&mut self, isa: Isa, tile: &Tile<A>) {
+        self.reset(isa, tile.rows(), tile.columns());
+        if self.depth == 0 {
+            return;
+        }
+        let mut first = 0;
+        for panel in self.data.chunks_mut(self.panel * self.depth) {
+            let width = panel.len() / self.depth;
+            let used = width.min(tile.columns() - first);
+            for (r, row) in panel.chunks_exact_mut(width).enumerate() {
+                row[..used].copy_from_slice(&tile.row(r)[first..][..used]);
+            }
+            first += width;
+        }
+    }
+
+    /// Packs the transpose of a tile.
+    pub(crate) fn pack_transposed(&mut self, isa: Isa, tile: &Tile<A>) {
+        self.reset(isa, tile.columns(), tile.rows());
+        if self.depth == 0 {
+            return;
+        }
+        let mut first = 0;
+        for panel in self.data.chunks_mut(self.panel * self.depth) {
+            let width = panel.len() / self.depth;
+            // A few rows at a time, so that what is read and what is written both stay in the nearest cache.
+            for group in (0..width).step_by(8) {
+                let rows: Vec<&[A]> =
+                    (first + group..(first + width).min(tile.rows())).take(8).map(|r| tile.row(r)).collect();
+                for (column, packed) in panel.chunks_exact_mut(width).enumerate() {
+                    for (x, row) in packed[group..].iter_mut().zip(&rows) {
+                        *x = row[column];
+                    }
+                }
+            }
+            first += width;
+        }
+    }
+
+    /// The factor for `columns` columns from `column`, a multiple of every panel's width, and inner indices from `skip`.
+    pub(crate) fn right(&self, column: usize, columns: usize, skip: usize) -> Right<'_, A> {
+        let layout = Layout::Panels { depth: self.depth, skip, packed: self.columns - column };
+        Right { data: &self.data[column * self.depth..], columns, layout }
+    }
+
+    /// The whole factor.
+    pub(crate) fn whole(&self) -> Right<'_, A> {
+        self.right(0, self.columns, 0)
+    }
+
+    /// One element.
+    pub(crate) fn at(&self, row: usize, column: usize) -> A {
+        let first = column - column % self.panel;
+        let width = self.panel.min(self.data.len() / self.depth - first);
+        self.data[first * self.depth + row * width + column - first]
+    }
+}
+
+/// A left factor as strips of [`ROWS`] rows, each the transpose of its rows times `factor`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Strips<A> {
+    data: Vec<A>,
+    depth: usize,
+}
+
+impl<A: Float> Strips<A> {
+    pub(crate) fn pack(&mut self, tile: &Tile<A>, factor: A) {
+        self.depth = tile.columns();
+        self.data.clear();
+        self.data.resize(tile.rows().next_multiple_of(ROWS) * self.depth, A::zero());
+        for (strip, packed) in self.data.chunks_exact_mut(ROWS * self.depth.max(1)).enumerate() {
+            let rows = strip * ROWS..tile.rows().min((strip + 1) * ROWS);
+            for (lane, r) in rows.enumerate() {
+                for (x, packed) in tile.row(r).iter().zip(packed.chunks_exact_mut(ROWS)) {
+                    packed[lane] = factor * *x;
+                }
+            }
+        }
+    }
+
+    /// The transposed rows of one strip.
+    pub(crate) fn strip(&self, strip: usize) -> &[A] {
+        &self.data[strip * ROWS * self.depth..][..ROWS * self.depth]
+    }
+}

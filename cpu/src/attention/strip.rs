@@ -1,0 +1,227 @@
+//! A strip: up to six query rows against the keys of one tile. Which of the keys it computes, and what becomes of its
+//! scores between the product and the softmax.
+
+use super::float::{Float, Stored, constant};
+use super::kernels::{self, LANES, ROWS, STRIDE};
+use super::scores::Problem;
+use num_traits::One;
+use std::ops::Range;
+use tilewright_attention::AttentionSpec;
+use tilewright_attention::tiling::{key_range, tiles};
+use tilewright_scalar::Real;
+
+/// Runs begin at multiples of this from a tile's first key: a multiple of every panel's width, the same on every
+/// instruction set, so that sums run alike on all of them.
+const ALIGN: usize = 64;
+
+/// Up to [`ROWS`] query rows of one sequence, each with its head; all heads read the same key/value head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strip {
+    pub(crate) b: usize,
+    lanes: [(usize, usize); ROWS],
+    count: usize,
+}
+
+impl Strip {
+    pub(crate) fn new(b: usize, lanes: impl Iterator<Item = (usize, usize)>) -> Self {
+        let mut strip = Self { b, lanes: [(0, 0); ROWS], count: 0 };
+        for (slot, lane) in strip.lanes.iter_mut().zip(lanes) {
+            *slot = lane;
+            strip.count += 1;
+        }
+        strip
+    }
+
+    /// Head and query of each row.
+    pub(crate) fn lanes(&self) -> &[(usize, usize)] {
+        &self.lanes[..self.count]
+    }
+}
+
+/// Consecutive keys, and the column of the strip's scores that the first of them stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) keys: Range<usize>,
+    pub(crate) column: usize,
+}
+
+/// The keys a strip computes scores for: the visible ones, and a few between them where skipping wouldn't pay.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Columns {
+    pub(crate) runs: Vec<Run>,
+    /// Whether some of them are masked for some row.
+    pub(crate) partial: bool,
+    /// What the keys were chosen from; others that alignment brings along are masked.
+    within: Range<usize>,
+}
+
+impl Columns {
+    /// Every key of a range.
+    pub(crate) fn all(&mut self, keys: Range<usize>) {
+        (self.partial, self.within) = (false, keys.clone());
+        self.runs.clear();
+        self.runs.push(Run { keys, column: 0 });
+    }
+
+    /// The visible keys of a range whose tile begins at `origin`; none at all is possible.
+    pub(crate) fn find(&mut self, spec: &AttentionSpec, strip: &Strip, keys: &Range<usize>, origin: usize) {
+        self.runs.clear();
+        (self.partial, self.within) = (spec.block_mask.is_some(), keys.clone());
+        let (mut start, mut end) = (usize::MAX, 0);
+        for band in strip.bands(spec, keys) {
+            (start, end) = (start.min(band.start), end.max(band.end));
+        }
+        if start >= end {
+            return;
+        }
+        let Some(mask) = &spec.block_mask else {
+            self.extend(start..end, origin);
+            self.partial = strip.bands(spec, keys).any(|band| band != self.runs[0].keys)
+                || strip.bands(spec, keys).count() < strip.count;
+            return;
+        };
+        for chunk in tiles(start..end, mask.block_k) {
+            let set = |&(h, i): &(usize, usize)| mask.entry(strip.b, h, i / mask.block_q, chunk.start / mask.block_k);
+            if strip.lanes().iter().any(set) {
+                self.extend(chunk, origin);
+            }
+        }
+    }
+
+    /// Adds a range, from an aligned key on; what follows closely on the last one becomes part of it.
+    fn extend(&mut self, range: Range<usize>, origin: usize) {
+        let start = range.start - (range.start - origin) % ALIGN;
+        match self.runs.last_mut() {
+            Some(last) if start <= last.keys.end => last.keys.end = range.end,
+            last => {
+                let column = last.map_or(0, |last| (last.column + last.keys.len()).next_multiple_of(LANES));
+                self.runs.push(Run { keys: start..range.end, column });
+            }
+        }
+    }
+
+    /// Puts every run where its keys stand in their tile, instead of one run after the other.
+    pub(crate) fn in_place(&mut self, origin: usize) {
+        self.runs.iter_mut().for_each(|run| run.column = run.keys.start - origin);
+    }
+
+    /// Whether a key is one of those that were chosen from.
+    pub(crate) fn within(&self, j: usize) -> bool {
+        self.within.contains(&j)
+    }
+
+    /// Columns of scores in use.
+    pub(crate) fn width(&self) -> usize {
+        self.runs.last().map_or(0, |run| run.column + run.keys.len())
+    }
+}
+
+impl Strip {
+    /// What causality, window and length leave of a range to each row, empty ranges left out.
+    fn bands(&self, spec: &AttentionSpec, keys: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        self.lanes().iter().map(|&(_, i)| self.band(spec, i, keys)).filter(|band| !band.is_empty())
+    }
+
+    fn band(&self, spec: &AttentionSpec, i: usize, keys: &Range<usize>) -> Range<usize> {
+        let band = key_range(spec, self.b, i..i + 1);
+        band.start.max(keys.start)..band.end.min(keys.end)
+    }
+
+    /// Overwrites what a row doesn't see: masked keys, and the columns between runs.
+    pub(crate) fn mask<A: Float>(&self, spec: &AttentionSpec, columns: &Columns, s: &mut [A], with: A) {
+        for (r, &(h, i)) in self.lanes().iter().enumerate() {
+            let band = self.band(spec, i, &columns.within);
+            let row = &mut s[r * STRIDE..][..STRIDE];
+            let mut done = 0;
+            for Run { keys, column } in &columns.runs {
+                row[done..*column].fill(with);
+                done = column + keys.len();
+                let (start, end) = (band.start.clamp(keys.start, keys.end), band.end.clamp(keys.start, keys.end));
+                row[*column..column + start - keys.start].fill(with);
+                row[column + end.max(start) - keys.start..done].fill(with);
+                let Some(mask) = &spec.block_mask else { continue };
+                for chunk in tiles(keys.clone(), mask.block_k) {
+                    if !mask.entry(self.b, h, i / mask.block_q, chunk.start / mask.block_k) {
+                        row[column + chunk.start - keys.start..][..chunk.len()].fill(with);
+                    }
+                }
+            }
+            row[done..].fill(with);
+        }
+    }
+}
+
+/// In which units a product leaves its scores, and what is left to do to them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scaling<A> {
+    /// Multiplies `Q` as it is packed.
+    pub(crate) queries: A,
+    /// Multiplies the product, where `Q` could not take the scale.
+    product: Option<A>,
+    /// Multiplies the finished scores: `log2 e`, unless `Q` has it.
+    last: Option<A>,
+}
+
+impl<T: Stored> Problem<'_, '_, T> {
+    /// Scores end in base 2. `Q` takes the scale and `log2 e` where nothing comes between; a scale so far from 1 that
+    /// rows might leave the accumulator's range has to wait for the product.
+    pub(crate) fn scaling(&self) -> Scaling<T::Accum> {
+        let spec = self.spec;
+        let plain = self.cap.is_none() && self.inputs.bias.is_none() && spec.alibi.is_none();
+        let moderate = (2f64.powi(-20)..2f64.powi(20)).contains(&spec.scale.abs());
+        let log2_e = std::f64::consts::LOG2_E;
+        Scaling {
+            queries: match (moderate, plain) {
+                (true, true) => constant(spec.scale * log2_e),
+                (true, false) => self.scale,
+                (false, _) => T::Accum::one(),
+            },
+            product: (!moderate).then_some(self.scale),
+            last: (!(moderate && plain)).then_some(constant(log2_e)),
+        }
+    }
+
+    /// From products to scores in base 2, −∞ where masked. The softcap's slope, if asked for, is left in `slope`.
+    pub(crate) fn finish_scores(
+        &self,
+        scaling: &Scaling<T::Accum>,
+        strip: &Strip,
+        columns: &Columns,
+        s: &mut [T::Accum],
+        slope: &mut [T::Accum],
+    ) {
+        let width = columns.width();
+        let plain = scaling.product.is_none() && scaling.last.is_none();
+        for (r, &(h, i)) in strip.lanes().iter().enumerate().filter(|_| !plain) {
+            let row = &mut s[r * STRIDE..][..width];
+            if let Some(scale) = scaling.product {
+                kernels::scale(self.isa, row, scale);
+            }
+            if self.cap.is_some() {
+                self.soften(row, &mut slope[r * STRIDE..][..width]);
+            }
+            for run in &columns.runs {
+                self.add_biases([strip.b, h, i], run.keys.clone(), &mut row[run.column..][..run.keys.len()]);
+            }
+            if let Some(last) = scaling.last {
+                kernels::scale(self.isa, row, last);
+            }
+        }
+        if columns.partial || columns.runs.len() > 1 {
+            strip.mask(self.spec, columns, s, T::Accum::neg_infinity());
+        }
+    }
+
+    /// `x ← Z ∘ x` for a strip.
+    pub(crate) fn drop_strip(&self, strip: &Strip, columns: &Columns, x: &mut [T::Accum]) {
+        if !self.drops() {
+            return;
+        }
+        for (r, &(h, i)) in strip.lanes().iter().enumerate() {
+            for run in &columns.runs {
+                let row = &mut x[r * STRIDE + run.column..][..run.keys.len()];
+                self.drop_row([strip.b, h, i], run.keys.clone(), row);
+            }
+        }
+    }
+}
