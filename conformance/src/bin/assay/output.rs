@@ -42,6 +42,7 @@ pub(crate) struct JsonReport {
 
 impl JsonReport {
     pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
+        anyhow::ensure!(!path.is_dir(), "{}: is a directory", path.display());
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = tempfile::NamedTempFile::new_in(directory).with_context(|| path.display().to_string())?;
         Ok(Self { file, path: path.into() })
