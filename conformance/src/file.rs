@@ -154,7 +154,11 @@ pub(crate) fn save(path: &Path, bytes: Result<Vec<u8>, FileProblem>) -> Result<(
     write().map_err(|problem| FileError { path: path.to_owned(), problem: Box::new(problem) })
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes a file as a whole or not at all: beside its place, and then into it.
+///
+/// # Errors
+/// What the system says.
+pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     // The default, readable by its owner alone, is for secrets; the umask still has its say.

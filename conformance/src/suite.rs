@@ -24,40 +24,48 @@ pub(crate) fn sample<S: Strategy>(strategy: &S, count: usize, seed: u32) -> Vec<
     (0..count).filter_map(|_| strategy.new_tree(&mut runner).ok()).map(|tree| tree.current()).collect()
 }
 
-/// Few cases for a slow subject: the least work first, those that have a mark which none of the chosen has. A case's marks
-/// are what it visits: feature by column, distribution by column, and so on.
-pub(crate) fn smallest<C: Clone, M: Ord>(
-    cases: &[C],
-    work: impl Fn(&C) -> u64,
-    marks: impl Fn(&C) -> Vec<M>,
-) -> Vec<C> {
+/// A case as whoever chooses among cases sees it.
+pub trait Visit: Clone + PartialEq {
+    /// How long it takes, about: in units of the family's own.
+    fn work(&self) -> u64;
+
+    /// What it visits, by the report's columns: features first of all, as [`Report::without_evidence`] names them.
+    ///
+    /// [`Report::without_evidence`]: crate::Report::without_evidence
+    fn marks(&self) -> Vec<(&'static str, &'static str)>;
+}
+
+/// Few cases for a slow subject, such as an interpreter: the least work first, those that have a mark which none of the
+/// chosen has.
+///
+/// ```
+/// use tilewright_conformance::compression::suite::{Suite, cases};
+/// use tilewright_conformance::suite::smallest;
+/// let quick = cases(Suite::Quick, 0);
+/// assert!(smallest(&quick).len() < quick.len() / 5);
+/// ```
+pub fn smallest<C: Visit>(cases: &[C]) -> Vec<C> {
     let mut seen = BTreeSet::new();
-    let mut chosen = by_work(cases, work);
-    chosen.retain(|case| marks(case).into_iter().fold(false, |new, mark| seen.insert(mark) | new));
+    let mut chosen = by_work(cases);
+    chosen.retain(|case| case.marks().into_iter().fold(false, |new, mark| seen.insert(mark) | new));
     chosen.into_iter().cloned().collect()
 }
 
 /// For each of the marks that are wanted the smallest case that has it and was not tried.
-pub(crate) fn next<C: Clone + PartialEq, M: PartialEq>(
-    cases: &[C],
-    work: impl Fn(&C) -> u64,
-    marks: impl Fn(&C) -> Vec<M>,
-    tried: &[C],
-    wanted: &[M],
-) -> Vec<C> {
-    let mut untried = by_work(cases, work);
+pub fn next<C: Visit>(cases: &[C], tried: &[C], wanted: &[(&'static str, &'static str)]) -> Vec<C> {
+    let mut untried = by_work(cases);
     untried.retain(|case| !tried.contains(case));
     let mut chosen: Vec<C> = Vec::new();
     for mark in wanted {
-        let case = untried.iter().find(|case| marks(case).contains(mark));
+        let case = untried.iter().find(|case| case.marks().contains(mark));
         chosen.extend(case.filter(|case| !chosen.contains(case)).map(|case| (*case).clone()));
     }
     chosen
 }
 
-fn by_work<C>(cases: &[C], work: impl Fn(&C) -> u64) -> Vec<&C> {
+fn by_work<C: Visit>(cases: &[C]) -> Vec<&C> {
     let mut order: Vec<&C> = cases.iter().collect();
-    order.sort_by_key(|case| work(case));
+    order.sort_by_key(|case| case.work());
     order
 }
 

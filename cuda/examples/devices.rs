@@ -5,7 +5,7 @@
 //! ```
 
 use std::process::ExitCode;
-use tilewright_cuda::{CudaError, Device};
+use tilewright_cuda::{CudaError, CudaVersion, Device};
 
 fn main() -> ExitCode {
     match list() {
@@ -24,13 +24,11 @@ fn list() -> Result<(), CudaError> {
     }
     for ordinal in 0..count {
         let device = Device::open(ordinal)?;
-        let ((major, minor), driver) = (device.capability(), device.driver_version());
+        let ((major, minor), driver) = (device.capability(), CudaVersion(device.driver_version()));
         println!(
-            "{ordinal}: {}, compute capability {major}.{minor}, {} multiprocessors, driver for CUDA {}.{}",
+            "{ordinal}: {}, compute capability {major}.{minor}, {} multiprocessors, driver for CUDA {driver}",
             device.name(),
-            device.multiprocessors(),
-            driver / 1000,
-            driver % 1000 / 10
+            device.multiprocessors()
         );
     }
     Ok(())

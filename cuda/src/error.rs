@@ -112,7 +112,12 @@ impl fmt::Display for CudaError {
                 write!(f, "the NVIDIA driver lacks {symbol}; what was loaded as libcuda is no driver, or far too old")
             }
             Self::DriverTooOld { version, needed } => {
-                write!(f, "NVIDIA driver: got one for CUDA {}, expected {} or later", Cuda(*version), Cuda(*needed))
+                write!(
+                    f,
+                    "NVIDIA driver: got one for CUDA {}, expected {} or later",
+                    CudaVersion(*version),
+                    CudaVersion(*needed)
+                )
             }
             Self::NoDevice => f.write_str("no CUDA device: the NVIDIA driver is there, but it reports no device"),
             Self::NoSuchDevice { ordinal, found } => {
@@ -138,16 +143,32 @@ impl fmt::Display for CudaError {
 impl std::error::Error for CudaError {}
 
 impl CudaError {
+    /// Whether there is nothing to work with, a driver or a device that is new enough, rather than something broken.
+    ///
+    /// ```
+    /// use tilewright_cuda::CudaError;
+    /// assert!(CudaError::NoDevice.is_absence());
+    /// assert!(!CudaError::DriverIncomplete { symbol: "cuInit" }.is_absence());
+    /// ```
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::DriverMissing | Self::NoDevice | Self::DriverTooOld { .. } | Self::CapabilityTooLow { .. })
+    }
+
     /// [`CudaError::Argument`].
     pub fn argument(argument: &'static str, got: impl fmt::Display, expected: impl fmt::Display) -> Self {
         Self::Argument { argument, got: got.to_string(), expected: expected.to_string() }
     }
 }
 
-/// A version as the driver counts: 1000 times the major, 10 times the minor.
-struct Cuda(i32);
+/// A version of CUDA as drivers count: 1000 times the major, 10 times the minor.
+///
+/// ```
+/// assert_eq!(tilewright_cuda::CudaVersion(12040).to_string(), "12.4");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CudaVersion(pub i32);
 
-impl fmt::Display for Cuda {
+impl fmt::Display for CudaVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0 / 1000, self.0 % 1000 / 10)
     }

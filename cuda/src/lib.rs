@@ -32,7 +32,7 @@ pub use attention::CudaAttention;
 pub use buffer::{Buffer, Plain};
 pub use compression::CudaCompressor;
 pub use device::{Device, LEAST_CAPABILITY};
-pub use error::CudaError;
+pub use error::{CudaError, CudaVersion};
 pub use grouplasso::CudaGroupLasso;
 pub use launch::{Config, Launch, Value};
 pub use module::{Kernel, Unit};

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{device, is_absence};
+use common::device;
 use tilewright_cuda::{Buffer, Config, CudaError, Device, SMOKE, Unit, Value};
 
 #[repr(C)]
@@ -109,7 +109,7 @@ fn a_device_that_is_not_there_is_an_error() {
     let turn = device();
     match Device::open(99) {
         Err(CudaError::NoSuchDevice { ordinal: 99, found }) => assert!(turn.is_some() && found > 0),
-        Err(error) => assert!(turn.is_none() && is_absence(&error), "{error}"),
+        Err(error) => assert!(turn.is_none() && error.is_absence(), "{error}"),
         Ok(_) => panic!("a hundred devices?"),
     }
 }

@@ -14,11 +14,10 @@ mod edit;
 mod problem;
 
 use common::{Turn, device, fault};
+use cuda::Driver;
 use edit::Edit;
-use libloading::Library;
 use problem::Problem;
 use serde::Deserialize;
-use std::ffi::{CStr, c_char};
 use std::fmt::Write;
 use std::path::Path;
 use tilewright_cuda::Device;
@@ -50,39 +49,15 @@ fn faults() -> Vec<Fault> {
     serde_json::from_str(include_str!("planted/faults.json")).expect("a list of faults")
 }
 
-/// The software driver's own functions.
-struct Software(Library);
-
-type LoadInstead = unsafe extern "C" fn(*const c_char, *const c_char);
-
-impl Software {
-    /// If that is what the tests run on.
-    fn new() -> Option<Self> {
-        let path = std::env::var_os("TILEWRIGHT_SOFTGPU_LIB")?;
-        // SAFETY: a library made to be loaded so.
-        Some(Self(unsafe { Library::new(path) }.expect("the software driver")))
-    }
-
-    /// Makes units of text `before` load as `after`.
-    fn load_instead(&self, texts: Option<(&CStr, &CStr)>) {
-        let (before, after) = texts.map_or((std::ptr::null(), std::ptr::null()), |(a, b)| (a.as_ptr(), b.as_ptr()));
-        // SAFETY: this is the function's type; both texts end with zero, or both are null.
-        unsafe { (self.0.get::<LoadInstead>(b"softgpu_load_instead").unwrap())(before, after) };
-    }
-
-    /// A fresh start with this schedule.
-    fn begin(&self, seed: u64) {
-        // SAFETY: these are the functions' types.
-        unsafe {
-            (self.0.get::<unsafe extern "C" fn(u64)>(b"softgpu_set_seed").unwrap())(seed);
-            (self.0.get::<unsafe extern "C" fn() -> i32>(b"softgpu_forget_fault").unwrap())();
-        }
-    }
+/// A fresh start with this schedule.
+fn begin(software: &Driver, seed: u64) {
+    software.set_seed(seed);
+    software.forget_fault();
 }
 
-fn software() -> Option<(Turn, Software)> {
+fn software() -> Option<(Turn, &'static Driver)> {
     let turn = device()?;
-    let software = Software::new();
+    let software = common::software();
     if software.is_none() {
         eprintln!("skipped 1: no software driver");
     }
@@ -90,8 +65,8 @@ fn software() -> Option<(Turn, Software)> {
 }
 
 /// How a fault shows in one schedule: the kind that the software GPU reports, in the kernel at fault, or `result`.
-fn sign(fault_in: &Fault, device: &Device, software: &Software, seed: u64) -> Result<String, String> {
-    software.begin(seed);
+fn sign(fault_in: &Fault, device: &Device, software: &Driver, seed: u64) -> Result<String, String> {
+    begin(software, seed);
     let outcome = fault_in.problem.run(device);
     let said = fault();
     let Some((kind, rest)) = said.split_once(" in ") else {
@@ -107,7 +82,7 @@ fn every_planted_fault_is_found() {
     let Some((_turn, software)) = software() else { return };
     let mut wrong = String::new();
     for fault in faults() {
-        for problem in plant(&fault, &software) {
+        for problem in plant(&fault, software) {
             writeln!(wrong, "{} in {}: {problem}", fault.name, fault.kernel).unwrap();
         }
     }
@@ -119,7 +94,7 @@ fn every_planted_fault_is_found() {
 const SCHEDULES: u64 = 10;
 
 /// What is not as the list says.
-fn plant(fault: &Fault, software: &Software) -> Vec<String> {
+fn plant(fault: &Fault, software: &Driver) -> Vec<String> {
     let edited = match edit::apply(&fault.kernel, &fault.edit) {
         Ok(edited) => edited,
         Err(problem) => return vec![problem],
@@ -145,12 +120,12 @@ fn kernels_as_they_are_raise_nothing_in_ten_schedules() {
     let Some((turn, software)) = software() else { return };
     for problem in Problem::ALL {
         for seed in 0..10 {
-            software.begin(seed);
+            begin(software, seed);
             let outcome = problem.run(&turn.device);
             assert!(outcome.is_ok() && fault().is_empty(), "{problem:?}, seed {seed}: {outcome:?} {}", fault());
         }
     }
-    software.begin(0);
+    begin(software, 0);
 }
 
 /// The page on the software GPU has this list.

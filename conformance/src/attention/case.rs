@@ -11,6 +11,7 @@
 //! ```
 
 use crate::attention::{Feature, Layout};
+use crate::suite::Visit;
 use std::fmt;
 use std::str::FromStr;
 use tilewright_attention::CausalAlign;
@@ -187,12 +188,6 @@ impl Case {
         }
     }
 
-    /// Multiply-adds of a forward pass that looks at everything: how long a case takes, about.
-    pub fn work(&self) -> u64 {
-        let lengths = [self.batch, self.q_heads, self.q_len, self.kv_len, self.head_dim + self.value_dim];
-        lengths.into_iter().map(|length| length as u64).fold(1, u64::saturating_mul)
-    }
-
     /// The features a subject needs to run this case.
     pub fn features(&self) -> Vec<Feature> {
         let has = |present: bool, feature: Feature| present.then_some(feature);
@@ -219,6 +214,20 @@ impl Case {
         .into_iter()
         .flatten()
         .collect()
+    }
+}
+
+impl Visit for Case {
+    /// Multiply-adds of a forward pass that looks at everything: how long a case takes, about.
+    fn work(&self) -> u64 {
+        let lengths = [self.batch, self.q_heads, self.q_len, self.kv_len, self.head_dim + self.value_dim];
+        lengths.into_iter().map(|length| length as u64).fold(1, u64::saturating_mul)
+    }
+
+    /// Features and distributions, by format.
+    fn marks(&self) -> Vec<(&'static str, &'static str)> {
+        let features = self.features().into_iter().map(|feature| (feature.name(), self.format.name));
+        features.chain([(self.distribution.name(), self.format.name)]).collect()
     }
 }
 

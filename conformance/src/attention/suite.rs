@@ -8,7 +8,7 @@ use crate::attention::Layout;
 use crate::attention::case::{Case, Distribution, Storage};
 use crate::regressions::{self, RegressionError};
 pub use crate::suite::Suite;
-use crate::suite::{self, after_recorded, sample};
+use crate::suite::{after_recorded, sample};
 use proptest::prelude::*;
 use tilewright_attention::CausalAlign;
 use tilewright_scalar::Format;
@@ -52,24 +52,6 @@ pub fn cases(suite: Suite, seed: u32) -> Vec<Case> {
         all.extend(of_format);
     }
     after_recorded(recorded.into_iter().map(|(case, _)| case).collect(), all)
-}
-
-/// The cases for a slow subject, such as an interpreter: of the quick suite the smallest that visit every feature and every distribution in every format.
-pub fn smallest(seed: u32) -> Vec<Case> {
-    suite::smallest(&cases(Suite::Quick, seed), Case::work, marks)
-}
-
-/// What to try after `tried` for evidence that is missing: a report's
-/// [`without_evidence`](crate::Report::without_evidence). Empty when the quick suite has nothing more.
-pub fn next(seed: u32, tried: &[Case], missing: &[(&'static str, &'static str)]) -> Vec<Case> {
-    suite::next(&cases(Suite::Quick, seed), Case::work, marks, tried, missing)
-}
-
-/// What a case visits: feature and distribution by format.
-fn marks(case: &Case) -> Vec<(&'static str, &'static str)> {
-    let column = case.format.name;
-    let features = case.features().into_iter().map(|feature| (feature.name(), column));
-    features.chain([(case.distribution.name(), column)]).collect()
 }
 
 /// The hand-picked cases: one line a reason.

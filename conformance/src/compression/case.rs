@@ -19,6 +19,7 @@
 
 pub use crate::compression::parse::CaseError;
 use crate::compression::subject::{Column, Feature};
+use crate::suite::Visit;
 use std::fmt;
 use tilewright_compression::{
     CompressionSpec, Count, Feedback, IndexCoding, NonFinite, Placement, Policy, Refinement, Sampling, Selector, Slots,
@@ -169,11 +170,6 @@ impl Case {
         Step { number: first + t as u64, scale: self.scale }
     }
 
-    /// Gradients of all steps and ranks: how long a case takes, about.
-    pub fn work(&self) -> u64 {
-        [self.len, self.steps, self.ranks].into_iter().map(|count| count as u64).fold(1, u64::saturating_mul)
-    }
-
     /// The column of reports it belongs to.
     pub fn column(&self) -> Column {
         Column::of(&self.selector)
@@ -211,6 +207,20 @@ impl Case {
         .into_iter()
         .flatten()
         .collect()
+    }
+}
+
+impl Visit for Case {
+    /// Gradients of all steps and ranks: how long a case takes, about.
+    fn work(&self) -> u64 {
+        [self.len, self.steps, self.ranks].into_iter().map(|count| count as u64).fold(1, u64::saturating_mul)
+    }
+
+    /// Features and distributions, by selector.
+    fn marks(&self) -> Vec<(&'static str, &'static str)> {
+        let column = self.column().name();
+        let features = self.features().into_iter().map(|feature| (feature.name(), column));
+        features.chain([(self.distribution.name(), column)]).collect()
     }
 }
 

@@ -23,6 +23,7 @@
 pub use crate::grouplasso::oddities::{Design, Flaw, Values};
 pub use crate::grouplasso::parse::CaseError;
 use crate::grouplasso::subject::{Column, Feature};
+use crate::suite::Visit;
 use std::fmt;
 use tilewright_grouplasso::{Keep, Loss, Penalty, Stopped};
 use tilewright_scalar::Format;
@@ -309,25 +310,6 @@ impl SolveCase {
 }
 
 impl Case {
-    /// Elements of the matrix that is worked on; for a solve also the iterations of a first-order method, of which softmax,
-    /// a small λ and a small gap want more. How long a case takes, about.
-    pub fn work(&self) -> u64 {
-        match self {
-            Self::Prox(case) => (case.features * case.outputs) as u64,
-            Self::Select(case) => (case.rows * case.outputs) as u64,
-            Self::Solve(case) => {
-                let share = match case.lambda {
-                    Lambda::Share(share) => share.clamp(0.01, 1.0),
-                    Lambda::Exactly(_) => 0.1,
-                };
-                let softmax = if case.loss == Loss::Multinomial { 8.0 } else { 1.0 };
-                let iterations = softmax * -case.gap.log10() / share;
-                ((case.samples * case.features * case.outputs) as f64 * iterations) as u64
-            }
-            Self::Refuse(_) => 1,
-        }
-    }
-
     /// The column of reports it belongs to.
     pub fn column(&self) -> Column {
         match self {
@@ -428,6 +410,34 @@ fn solve_features(case: &SolveCase) -> Vec<Feature> {
         has(matches!(case.task, Task::Limit(_)), Feature::Limit),
     ];
     structure_features(&case.structure).into_iter().chain(own.into_iter().flatten()).collect()
+}
+
+impl Visit for Case {
+    /// Elements of the matrix that is worked on; for a solve also the iterations of a first-order method, of which softmax,
+    /// a small λ and a small gap want more. How long a case takes, about.
+    fn work(&self) -> u64 {
+        match self {
+            Self::Prox(case) => (case.features * case.outputs) as u64,
+            Self::Select(case) => (case.rows * case.outputs) as u64,
+            Self::Solve(case) => {
+                let share = match case.lambda {
+                    Lambda::Share(share) => share.clamp(0.01, 1.0),
+                    Lambda::Exactly(_) => 0.1,
+                };
+                let softmax = if case.loss == Loss::Multinomial { 8.0 } else { 1.0 };
+                let iterations = softmax * -case.gap.log10() / share;
+                ((case.samples * case.features * case.outputs) as f64 * iterations) as u64
+            }
+            Self::Refuse(_) => 1,
+        }
+    }
+
+    /// Features by operation, and flaws.
+    fn marks(&self) -> Vec<(&'static str, &'static str)> {
+        let column = self.column().name();
+        let flaw = if let Self::Refuse(case) = self { Some((case.flaw.name(), column)) } else { None };
+        self.features().into_iter().map(|feature| (feature.name(), column)).chain(flaw).collect()
+    }
 }
 
 impl fmt::Display for Case {

@@ -7,7 +7,7 @@ use crate::grouplasso::case::{
 use crate::grouplasso::subject::Column;
 use crate::regressions::{self, RegressionError};
 pub use crate::suite::Suite;
-use crate::suite::{self, after_recorded, sample};
+use crate::suite::{after_recorded, sample};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::collections::HashSet;
@@ -54,24 +54,6 @@ pub fn cases(suite: Suite, seed: u32) -> Vec<Case> {
     let mut seen = HashSet::new();
     list.retain(|case| seen.insert(case.to_string()));
     after_recorded(recorded, list)
-}
-
-/// The cases for a slow subject, such as an interpreter: of the quick suite the smallest that visit every feature with every operation, and every flaw.
-pub fn smallest(seed: u32) -> Vec<Case> {
-    suite::smallest(&cases(Suite::Quick, seed), Case::work, marks)
-}
-
-/// What to try after `tried` for evidence that is missing: a report's
-/// [`without_evidence`](crate::Report::without_evidence). Empty when the quick suite has nothing more.
-pub fn next(seed: u32, tried: &[Case], missing: &[(&'static str, &'static str)]) -> Vec<Case> {
-    suite::next(&cases(Suite::Quick, seed), Case::work, marks, tried, missing)
-}
-
-/// What a case visits: feature by operation, and each flaw.
-fn marks(case: &Case) -> Vec<(&'static str, &'static str)> {
-    let column = case.column().name();
-    let flaw = if let Case::Refuse(case) = case { Some((case.flaw.name(), column)) } else { None };
-    case.features().into_iter().map(|feature| (feature.name(), column)).chain(flaw).collect()
 }
 
 fn shift(case: &mut Case, by: u32) {

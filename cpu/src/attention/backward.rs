@@ -5,7 +5,7 @@
 //! parallel, and every tile gathers its terms in the order of the steps, however many threads there are.
 
 use super::CpuAttention;
-use super::bias::{self, Context};
+use super::bias;
 use super::float::{Float, Stored};
 use super::meeting::{KeySide, Meeting, QuerySide};
 use super::scores::Problem;
@@ -20,6 +20,14 @@ use tilewright_scalar::Real;
 
 /// Bytes of packed tiles and gathering gradients held at a time, one key/value head's more at most.
 const WAVE_BYTES: usize = 16 << 20;
+
+/// The problem, the forward's results, and `D`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context<'a, 'i, 's, T: Stored> {
+    pub(super) problem: Problem<'a, 'i, T>,
+    pub(super) saved: &'a Saved<'s, T>,
+    pub(super) d: &'a Array3<T::Accum>,
+}
 
 /// Runs the backward pass; everything has been checked.
 pub(super) fn run<T: Stored>(

@@ -1,26 +1,18 @@
 //! The gradients of bias and sink: passes of their own, for what they need besides the scores of every pair is little,
 //! and few problems ask for them.
 
+use super::backward::Context;
 use super::float::{Float, Stored};
 use super::isa::Isa;
 use super::kernels;
-use super::scores::{Block, Problem, Scores};
+use super::scores::{Block, Scores};
 use super::split::BiasTask;
 use super::tile::{Tile, pack_keys, pack_queries};
-use ndarray::{Array3, ArrayViewMut2};
+use ndarray::ArrayViewMut2;
 use num_traits::Zero;
 use std::ops::Range;
-use tilewright_attention::Saved;
 use tilewright_attention::tiling::{key_range, tiles};
 use tilewright_scalar::Real;
-
-/// The problem, the forward's results, and `D`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Context<'a, 'i, 's, T: Stored> {
-    pub(super) problem: Problem<'a, 'i, T>,
-    pub(super) saved: &'a Saved<'s, T>,
-    pub(super) d: &'a Array3<T::Accum>,
-}
 
 /// Side of the square tiles that `dBias` is cut into.
 pub(super) const TILE: usize = 64;
@@ -156,7 +148,7 @@ impl<T: Stored> Context<'_, '_, '_, T> {
                 let (slot, row) = spec.query_slot(b, i);
                 let lse = self.saved.lse[[slot, h, row]];
                 if lse != T::Accum::neg_infinity() {
-                    sum -= kernels::exp2_scalar((sink - lse) * T::Accum::LOG2_E) * self.d[[slot, h, row]];
+                    sum -= kernels::exp_scalar(sink - lse) * self.d[[slot, h, row]];
                 }
             }
         }

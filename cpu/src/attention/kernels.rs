@@ -446,20 +446,34 @@ stamped! {
 
 #[inline(always)]
 fn all_finite_body<A: Float, M: Machine>(x: &[A]) -> bool {
+    sum_of(x, |x| x * A::zero()) == A::zero()
+}
+
+/// The sum of what `f` makes of the elements, by lanes: the same order for the same length.
+#[inline(always)]
+fn sum_of<A: Float>(x: &[A], f: impl Fn(A) -> A) -> A {
     let mut lanes = [A::zero(); LANES];
     let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().fold(A::zero(), |sum, x| sum + *x * A::zero());
+    let rest = chunks.remainder();
     for chunk in chunks {
         for lane in 0..LANES {
-            lanes[lane] += chunk[lane] * A::zero();
+            lanes[lane] += f(chunk[lane]);
         }
     }
-    total(lanes) + rest == A::zero()
+    for (lane, x) in rest.iter().enumerate() {
+        lanes[lane] += f(*x);
+    }
+    total(lanes)
 }
 
 /// `2^x` outside of any loop.
 pub(crate) fn exp2_scalar<A: Float>(x: A) -> A {
     exp2::<A, super::isa::Portable>(x)
+}
+
+/// `e^x` outside of any loop.
+pub(crate) fn exp_scalar<A: Float>(x: A) -> A {
+    exp2_scalar(x * A::LOG2_E)
 }
 
 stamped! {
@@ -486,24 +500,13 @@ fn max_row_body<A: Float, M: Machine>(x: &[A]) -> A {
 }
 
 stamped! {
-    /// The sum of a row, by lanes: the same order for the same length.
+    /// The sum of a row.
     pub(crate) fn sum_row<A>(x: &[A]) -> A = sum_row_body
 }
 
 #[inline(always)]
 fn sum_row_body<A: Float, M: Machine>(x: &[A]) -> A {
-    let mut lanes = [A::zero(); LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] += chunk[lane];
-        }
-    }
-    for (lane, x) in rest.iter().enumerate() {
-        lanes[lane] += *x;
-    }
-    total(lanes)
+    sum_of(x, |x| x)
 }
 
 stamped! {

@@ -1,10 +1,10 @@
 //! Where a query tile meets a key tile in the backward pass: Algorithm 2, lines 11 to 17.
 
-use super::bias::Context;
+use super::backward::Context;
 use super::float::{Float, Stored};
 use super::kernels::{self, Left, ROWS, STRIDE, Start};
 use super::panels::{Panels, Strips};
-use super::scores::{Problem, add_scaled};
+use super::scores::Problem;
 use super::strip::{Columns, Scaling, Strip};
 use super::tile::{Tile, pack_keys, pack_queries};
 use std::ops::Range;
@@ -256,6 +256,6 @@ fn each_visible(spec: &AttentionSpec, strip: &Strip, keys: &Range<usize>, mut f:
 /// `to += weight ·` a row of packed panels.
 fn add_row<A: Float>(to: &mut [A], weight: A, panels: &Panels<A>, row: usize) {
     for (column, to) in to.iter_mut().enumerate() {
-        add_scaled(std::slice::from_mut(to), weight, &[panels.at(row, column)]);
+        *to += weight * panels.at(row, column);
     }
 }

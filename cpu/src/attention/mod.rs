@@ -2,12 +2,17 @@
 //!
 //! | module | holds | paper |
 //! |---|---|---|
-//! | `forward` | a query tile's loop over key tiles; splits over keys and their merge | FlashAttention-2, Algorithm 1 |
-//! | `backward` | `D`, then one pass each for `dQ`, for `dK` and `dV`, for `dBias` | FlashAttention-2, Algorithm 2 |
-//! | `scores` | scale, softcap, bias, ALiBi, mask and dropout of one tile | |
-//! | `tile` | packing rows of any layout and format into contiguous accumulators | |
+//! | `forward` | a task's loop over packed key tiles; splits over keys and their merge | FlashAttention-2, Algorithm 1 |
+//! | `decode` | the same for few queries, over keys where they lie | |
+//! | `backward` | `D`, and steps in which disjoint pairs of tiles meet | FlashAttention-2, Algorithm 2 |
+//! | `meeting` | one such pair: five products | Algorithm 2, lines 11 to 17 |
+//! | `bias` | the gradients of bias and sink | |
+//! | `strip` | six query rows: which keys they compute, and what becomes of their scores | |
+//! | `scores` | scale, softcap, bias, ALiBi, mask and dropout, by rows and by tiles | |
+//! | `tile`, `panels` | rows of any layout and format as accumulators; packed factors of products | |
 //! | `split` | cutting outputs into disjoint pieces, one a task | |
-//! | `microkernel` | matrix products and row functions: the seam for SIMD | |
+//! | `kernels`, `float`, `isa` | products and functions of rows; `2^x` and `tanh`; what they are compiled for | |
+//! | [`ceiling`] | what the machine can do at best, for benches | |
 //! | `standard` | `S` and `P` in full | FlashAttention, Algorithm 0 |
 
 mod backward;
@@ -129,7 +134,7 @@ impl CpuAttention {
     fn forward_tiles<A>(&self, spec: &AttentionSpec) -> Tiles {
         self.tiles.unwrap_or_else(|| {
             let row = (spec.head_dim + spec.value_dim) * size_of::<A>();
-            Tiles { q: 192, k: (FORWARD_BYTES / row / LEAST_TILE * LEAST_TILE).clamp(LEAST_TILE, 384) }
+            Tiles { q: 192, k: (FORWARD_BYTES / row / LEAST_TILE * LEAST_TILE).clamp(LEAST_TILE, MAX_TILE) }
         })
     }
 
@@ -163,13 +168,13 @@ impl CpuAttention {
         Contract { tile: k.min(q), exp_error: float::EXP_ERROR, ..Contract::strict(format) }
     }
 
-    fn check(&self) -> Result<(), AttentionError> {
-        self.isa()?;
+    /// The instruction set to run on, if the method is one that can be run.
+    fn checked(&self) -> Result<Isa, AttentionError> {
         if self.split_kv == SplitKv::Every(0) {
             let (got, expected) = ("every 0 keys".to_string(), "at least 1".to_string());
             return Err(AttentionError::Spec { field: "split_kv", got, expected });
         }
-        Ok(())
+        self.isa()
     }
 }
 
@@ -189,10 +194,10 @@ macro_rules! attend_in {
                 inputs: &Inputs<'_, $format>,
                 out: Outputs<'_, $format>,
             ) -> Result<(), AttentionError> {
-                self.check()?;
+                let isa = self.checked()?;
                 inputs.check(spec)?;
                 out.check(spec)?;
-                forward::run(self, &Problem::new(spec, inputs, self.isa()?), out);
+                forward::run(self, &Problem::new(spec, inputs, isa), out);
                 Ok(())
             }
         }
@@ -205,11 +210,11 @@ macro_rules! attend_in {
                 saved: &Saved<'_, $format>,
                 gradients: Gradients<'_, $format>,
             ) -> Result<(), AttentionError> {
-                self.check()?;
+                let isa = self.checked()?;
                 inputs.check(spec)?;
                 saved.check(spec)?;
                 gradients.check(spec, inputs)?;
-                backward::run(self, &Problem::new(spec, inputs, self.isa()?), saved, gradients);
+                backward::run(self, &Problem::new(spec, inputs, isa), saved, gradients);
                 Ok(())
             }
         }

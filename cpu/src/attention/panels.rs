@@ -22,32 +22,29 @@ impl<A: Float> Panels<A> {
         self.data.resize(columns.next_multiple_of(isa.unit(size_of::<A>())) * depth, A::zero());
     }
 
+    /// Each panel with its first column and its width.
+    fn panels_mut(&mut self) -> impl Iterator<Item = (usize, usize, &mut [A])> {
+        // Without rows there is no panel either.
+        let (columns, depth) = (self.panel, self.depth.max(1));
+        let panels = self.data.chunks_mut(columns * depth).enumerate();
+        panels.map(move |(at, panel)| (at * columns, panel.len() / depth, panel))
+    }
+
     /// Packs a tile.
     pub(crate) fn pack(&mut self, isa: Isa, tile: &Tile<A>) {
         self.reset(isa, tile.rows(), tile.columns());
-        if self.depth == 0 {
-            return;
-        }
-        let mut first = 0;
-        for panel in self.data.chunks_mut(self.panel * self.depth) {
-            let width = panel.len() / self.depth;
+        for (first, width, panel) in self.panels_mut() {
             let used = width.min(tile.columns() - first);
             for (r, row) in panel.chunks_exact_mut(width).enumerate() {
                 row[..used].copy_from_slice(&tile.row(r)[first..][..used]);
             }
-            first += width;
         }
     }
 
     /// Packs the transpose of a tile.
     pub(crate) fn pack_transposed(&mut self, isa: Isa, tile: &Tile<A>) {
         self.reset(isa, tile.columns(), tile.rows());
-        if self.depth == 0 {
-            return;
-        }
-        let mut first = 0;
-        for panel in self.data.chunks_mut(self.panel * self.depth) {
-            let width = panel.len() / self.depth;
+        for (first, width, panel) in self.panels_mut() {
             // A few rows at a time, so that what is read and what is written both stay in the nearest cache.
             for group in (0..width).step_by(8) {
                 let rows: Vec<&[A]> =
@@ -58,7 +55,6 @@ impl<A: Float> Panels<A> {
                     }
                 }
             }
-            first += width;
         }
     }
 

@@ -263,8 +263,7 @@ fn sink_gradient<T: Stored>(
     let term = |i: usize| {
         let (slot, row) = spec.query_slot(b, i);
         let lse = saved.lse[[slot, h, row]];
-        (lse != T::Accum::neg_infinity())
-            .then(|| kernels::exp2_scalar(T::Accum::LOG2_E * (sink - lse)) * row_dot(spec, saved, b, h, i))
+        (lse != T::Accum::neg_infinity()).then(|| kernels::exp_scalar(sink - lse) * row_dot(spec, saved, b, h, i))
     };
     (0..spec.q_len(b)).filter_map(term).fold(T::Accum::zero(), |sum, x| sum - x)
 }

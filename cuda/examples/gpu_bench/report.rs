@@ -4,7 +4,7 @@ use crate::ceiling::{COPY, MMA};
 use crate::{Args, Job, Size, Work};
 use serde::Serialize;
 use std::fmt::Write as _;
-use tilewright_cuda::Device;
+use tilewright_cuda::{CudaVersion, Device};
 
 /// What was measured, where.
 #[derive(Serialize)]
@@ -70,12 +70,12 @@ impl Report {
                 readings: vector.map(|vector| milliseconds * copy / vector),
             }
         });
-        let ((major, minor), driver) = (device.capability(), device.driver_version());
+        let (major, minor) = device.capability();
         Self {
             device: device.name().into(),
             capability: format!("{major}.{minor}"),
             multiprocessors: device.multiprocessors(),
-            cuda: format!("{}.{}", driver / 1000, driver % 1000 / 10),
+            cuda: CudaVersion(device.driver_version()).to_string(),
             size: format!("{:?}", args.size).to_lowercase(),
             rounds: args.rounds,
             silicon: args.size != Size::Dry && std::env::var_os("TILEWRIGHT_SOFTGPU").is_none(),

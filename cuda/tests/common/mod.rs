@@ -2,8 +2,8 @@
 
 #![allow(dead_code)]
 
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
-use tilewright_cuda::{CudaError, Device};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use tilewright_cuda::Device;
 
 /// Device tests take turns: the launches of one do not wait behind those of another, and a fault is the fault of one.
 static TURN: Mutex<()> = Mutex::new(());
@@ -23,53 +23,30 @@ pub(crate) fn device() -> Option<Turn> {
         Ok(device) => Some(Turn { device, _turn: turn }),
         Err(error) if std::env::var_os("TILEWRIGHT_REQUIRE_GPU").is_some() => panic!("no device: {error}"),
         Err(error) => {
-            assert!(is_absence(&error), "a device that cannot be opened: {error}");
+            assert!(error.is_absence(), "a device that cannot be opened: {error}");
             eprintln!("skipped 1: no device: {error}");
             None
         }
     }
 }
 
-/// Whether the error says that there is nothing to work with, rather than that something is broken.
-pub(crate) fn is_absence(error: &CudaError) -> bool {
-    matches!(
-        error,
-        CudaError::DriverMissing
-            | CudaError::NoDevice
-            | CudaError::DriverTooOld { .. }
-            | CudaError::CapabilityTooLow { .. }
-    )
-}
-
-/// Loads the software driver, where TILEWRIGHT_SOFTGPU_LIB names it; cudarc then finds it by its name.
-pub(crate) fn software() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let Some(path) = std::env::var_os("TILEWRIGHT_SOFTGPU_LIB") else { return };
-        if std::env::var_os("TILEWRIGHT_SOFTGPU").is_none() {
+/// The software driver, where TILEWRIGHT_SOFTGPU_LIB names it: loaded, so that cudarc finds it by its name.
+pub(crate) fn software() -> Option<&'static cuda::Driver> {
+    static DRIVER: OnceLock<Option<cuda::Driver>> = OnceLock::new();
+    let load = || {
+        let path = std::env::var_os("TILEWRIGHT_SOFTGPU_LIB")?;
+        if std::env::var_os(cuda::VARIABLE).is_none() {
             // SAFETY: the turn is held, and no test of this program reads variables before it has a device.
-            unsafe { std::env::set_var("TILEWRIGHT_SOFTGPU", "seed=0") };
+            unsafe { std::env::set_var(cuda::VARIABLE, "seed=0") };
         }
-        // SAFETY: a library made to be loaded so.
-        let library = unsafe { libloading::Library::new(&path) };
-        let library = library.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        // It stays loaded.
-        std::mem::forget(library);
-    });
+        Some(cuda::open(path.as_ref()).unwrap_or_else(|error| panic!("{error}")))
+    };
+    DRIVER.get_or_init(load).as_ref()
 }
 
 /// What the software driver has to say about the last fault; empty on a real one.
 pub(crate) fn fault() -> String {
-    let Some(path) = std::env::var_os("TILEWRIGHT_SOFTGPU_LIB") else { return String::new() };
-    // SAFETY: it is loaded already.
-    let Ok(library) = (unsafe { libloading::Library::new(path) }) else { return String::new() };
-    // SAFETY: this is the function's signature.
-    let get = unsafe { library.get::<unsafe extern "C" fn(*mut u8, usize) -> usize>(b"softgpu_last_fault") };
-    let Ok(get) = get else { return String::new() };
-    let mut text = vec![0u8; 4096];
-    // SAFETY: it writes at most as many bytes as are said.
-    let len = unsafe { get(text.as_mut_ptr(), text.len()) };
-    String::from_utf8_lossy(&text[..len.min(text.len())]).into_owned()
+    software().map_or_else(String::new, cuda::Driver::last_fault)
 }
 
 /// Numbers without a pattern, the same everywhere.

@@ -14,7 +14,7 @@ mod golden;
 use golden::{APPROXIMATIONS, Golden, arguments, error, golden, kernel};
 use std::fmt;
 use std::process::ExitCode;
-use tilewright_cuda::{Buffer, Config, CudaError, Device, Unit};
+use tilewright_cuda::{Buffer, Config, CudaError, CudaVersion, Device, Unit};
 
 /// Differences listed at most.
 const LISTED: usize = 40;
@@ -112,16 +112,15 @@ fn apply(device: &Device, form: &str, types: &str, inputs: &[[u64; 3]]) -> Resul
 }
 
 fn json(device: &Device, forms: usize, tally: &Tally) -> String {
-    let ((major, minor), driver) = (device.capability(), device.driver_version());
-    let listed: Vec<String> = tally.listed.iter().map(|line| format!("{line:?}")).collect();
-    format!(
-        "{{\n  \"device\": {:?},\n  \"capability\": \"{major}.{minor}\",\n  \"cuda\": \"{}.{}\",\n  \"forms\": {forms},\n  \
-         \"results\": {},\n  \"wrong\": {},\n  \"listed\": [{}]\n}}\n",
-        device.name(),
-        driver / 1000,
-        driver % 1000 / 10,
-        tally.results,
-        tally.wrong,
-        listed.join(", ")
-    )
+    let (major, minor) = device.capability();
+    let report = serde_json::json!({
+        "device": device.name(),
+        "capability": format!("{major}.{minor}"),
+        "cuda": CudaVersion(device.driver_version()).to_string(),
+        "forms": forms,
+        "results": tally.results,
+        "wrong": tally.wrong,
+        "listed": tally.listed,
+    });
+    format!("{report:#}\n")
 }

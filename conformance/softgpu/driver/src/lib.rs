@@ -36,3 +36,4 @@ mod state;
 mod stream;
 
 pub use loader::{Driver, LoadError, find, open};
+pub use state::VARIABLE;

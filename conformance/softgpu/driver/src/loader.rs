@@ -1,6 +1,6 @@
 //! The test's side: finds the library and loads it so that cudarc will find it too.
 
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -72,6 +72,27 @@ impl Driver {
         if let Ok(set) = unsafe { self.library.get::<Set>(b"softgpu_set_seed\0") } {
             // SAFETY: it may be called with any number.
             unsafe { set(seed) };
+        }
+    }
+
+    /// Forgets the text of the last fault.
+    pub fn forget_fault(&self) {
+        type Forget = unsafe extern "C" fn() -> i32;
+        // SAFETY: that is the function's type.
+        if let Ok(forget) = unsafe { self.library.get::<Forget>(b"softgpu_forget_fault\0") } {
+            // SAFETY: it asks for nothing.
+            unsafe { forget() };
+        }
+    }
+
+    /// From now on a module of the first text is loaded from the second; without them all are from their own again.
+    pub fn load_instead(&self, texts: Option<(&CStr, &CStr)>) {
+        type Load = unsafe extern "C" fn(*const c_char, *const c_char);
+        let (text, instead) = texts.map_or((std::ptr::null(), std::ptr::null()), |(a, b)| (a.as_ptr(), b.as_ptr()));
+        // SAFETY: that is the function's type.
+        if let Ok(load) = unsafe { self.library.get::<Load>(b"softgpu_load_instead\0") } {
+            // SAFETY: both are strings, or null.
+            unsafe { load(text, instead) };
         }
     }
 }

@@ -7,8 +7,8 @@ use tilewright_softgpu::{Gpu, Module, Settings};
 
 use crate::code::{Code, NOT_INITIALIZED};
 
-/// The variable that switches the driver on.
-pub(crate) const VARIABLE: &str = "TILEWRIGHT_SOFTGPU";
+/// The environment variable that switches the driver on.
+pub const VARIABLE: &str = "TILEWRIGHT_SOFTGPU";
 
 /// What the variable says.
 #[derive(Clone, Debug)]

@@ -51,18 +51,6 @@ pub(crate) enum SuiteName {
     Extensive,
 }
 
-impl Family {
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
-    }
-}
-
-impl SuiteName {
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
-    }
-}
-
 impl From<SuiteName> for Suite {
     fn from(name: SuiteName) -> Self {
         match name {
@@ -86,15 +74,9 @@ pub(crate) enum SubjectName {
     Softgpu,
 }
 
-impl SubjectName {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Reference => "reference",
-            Self::Cuda => "cuda",
-            Self::Softgpu => "softgpu",
-        }
-    }
+/// The word of the command line for one of its choices.
+pub(crate) fn name(choice: impl ValueEnum) -> String {
+    choice.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
 }
 
 /// A case of any family.
@@ -268,14 +250,14 @@ impl RunArgs {
     }
 
     /// The arguments that ask the same of one backend and for one family, the JSON report left out.
-    pub(crate) fn for_subject(&self, name: SubjectName, family: Family) -> Vec<String> {
+    pub(crate) fn for_subject(&self, subject: SubjectName, family: Family) -> Vec<String> {
         let value = |option: &str, value: String| [format!("--{option}"), value];
         let mut list = vec!["run".into()];
-        list.extend(value("subject", name.name().into()));
-        list.extend(value("suite", self.suite.name()));
+        list.extend(value("subject", name(subject)));
+        list.extend(value("suite", name(self.suite)));
         list.extend(value("seed", format!("{:x}", self.seed)));
         list.extend(value("schedule", self.schedule.to_string()));
-        list.extend(value("family", family.name()));
+        list.extend(value("family", name(family)));
         let cases = self.case.iter().filter(|case| case.family() == family);
         list.extend(cases.flat_map(|case| value("case", case.to_string())));
         list

@@ -7,14 +7,12 @@
 use crate::args::{Family, RunArgs, SubjectName};
 use crate::output::progress;
 use anyhow::{Context, anyhow, bail};
+use rayon::prelude::*;
 use serde_json::Value;
 use std::process::Command;
 use std::sync::OnceLock;
 use tilewright_conformance::subject::Explain;
 use tilewright_cuda::{CudaError, Device};
-
-/// Switches the software GPU's driver on, and chooses its schedule.
-const VARIABLE: &str = "TILEWRIGHT_SOFTGPU";
 
 /// Why there is no software GPU.
 pub(crate) const NOT_BUILT: &str =
@@ -72,18 +70,7 @@ pub(crate) fn is_software_built() -> bool {
 
 /// Whether this process was started for the software GPU.
 pub(crate) fn is_for_software() -> bool {
-    std::env::var_os(VARIABLE).is_some()
-}
-
-/// Whether an error says that there is nothing to work with, rather than that something is broken.
-pub(crate) fn is_absence(error: &CudaError) -> bool {
-    matches!(
-        error,
-        CudaError::DriverMissing
-            | CudaError::NoDevice
-            | CudaError::DriverTooOld { .. }
-            | CudaError::CapabilityTooLow { .. }
-    )
+    std::env::var_os(cuda::VARIABLE).is_some()
 }
 
 /// What a process of its own found.
@@ -99,21 +86,7 @@ pub(crate) struct Found {
 /// `assay run --subject softgpu`, each family in a process of its own: an interpreter has one thread.
 pub(crate) fn in_own_processes(args: &RunArgs, families: &[Family]) -> anyhow::Result<Vec<Found>> {
     let bar = progress(families.len(), "software GPU");
-    let found = std::thread::scope(|scope| {
-        let start = |family: &Family| {
-            let (family, bar) = (*family, &bar);
-            scope.spawn(move || {
-                let found = in_own_process(args, family);
-                bar.inc(1);
-                found
-            })
-        };
-        let running: Vec<_> = families.iter().map(start).collect();
-        let end = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        running.into_iter().map(end).collect()
-    });
+    let found = families.par_iter().map(|family| in_own_process(args, *family)).inspect(|_| bar.inc(1)).collect();
     bar.finish_and_clear();
     found
 }
@@ -121,7 +94,7 @@ pub(crate) fn in_own_processes(args: &RunArgs, families: &[Family]) -> anyhow::R
 fn in_own_process(args: &RunArgs, family: Family) -> anyhow::Result<Found> {
     let report = args.json.as_ref().map(|_| tempfile::NamedTempFile::new()).transpose()?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.env(VARIABLE, format!("seed={}", args.schedule)).args(args.for_subject(SubjectName::Softgpu, family));
+    command.env(cuda::VARIABLE, format!("seed={}", args.schedule)).args(args.for_subject(SubjectName::Softgpu, family));
     if let Some(report) = &report {
         command.arg("--json").arg(report.path());
     }

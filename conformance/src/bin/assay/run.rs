@@ -1,6 +1,6 @@
 //! `assay run`.
 
-use crate::args::{AnyCase, Family, RunArgs, SubjectName, SuiteName};
+use crate::args::{self, AnyCase, Family, RunArgs, SubjectName, SuiteName};
 use crate::gpu;
 use crate::output::{JsonReport, conclude, is_closed_pipe, progress, say};
 use crate::subjects::Backend;
@@ -9,6 +9,7 @@ use console::style;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::Duration;
+use tilewright_conformance::suite::{next, smallest};
 use tilewright_conformance::{Report, SubjectError, Suite, attention, compression, grouplasso};
 use tilewright_cuda::CudaError;
 
@@ -32,7 +33,7 @@ struct Findings {
     conform: usize,
     fail: usize,
     /// Who was not tried, and why.
-    absent: Vec<(&'static str, String)>,
+    absent: Vec<(String, String)>,
     subjects: Vec<Value>,
     violations: Vec<Value>,
 }
@@ -69,7 +70,8 @@ impl Findings {
         Ok(())
     }
 
-    fn absent(&mut self, name: &'static str, why: String) -> anyhow::Result<()> {
+    fn absent(&mut self, name: SubjectName, why: String) -> anyhow::Result<()> {
+        let name = args::name(name);
         print(&format!("\n{name}: not tried: {why}\n\n"))?;
         self.absent.push((name, why));
         Ok(())
@@ -120,17 +122,17 @@ fn try_backend(args: &RunArgs, families: &[Family], name: SubjectName, findings:
     let chosen = args.subject.is_some();
     if name == SubjectName::Softgpu && !gpu::is_for_software() {
         if !chosen && !gpu::is_software_built() {
-            return findings.absent(name.name(), gpu::NOT_BUILT.into());
+            return findings.absent(name, gpu::NOT_BUILT.into());
         }
         return findings.merge(gpu::in_own_processes(args, families)?);
     }
     let backend = match Backend::open(name) {
-        Err(error) if !chosen && error.downcast_ref::<CudaError>().is_some_and(gpu::is_absence) => {
-            return findings.absent(name.name(), error.to_string());
+        Err(error) if !chosen && error.downcast_ref::<CudaError>().is_some_and(CudaError::is_absence) => {
+            return findings.absent(name, error.to_string());
         }
         backend => backend?,
     };
-    let invocation = format!("--subject {}", name.name());
+    let invocation = format!("--subject {}", args::name(name));
     let slow = backend.is_slow();
     let reports = families.iter().map(|family| match family {
         Family::Attention => try_attention(args, backend.attention(), slow, &invocation),
@@ -191,10 +193,11 @@ macro_rules! trial {
                 (SuiteName::Extensive, true) => put(&suite::cases(Suite::Full, args.seed))?,
                 (SuiteName::Full, true) => put(&suite::cases(Suite::Quick, args.seed))?,
                 (SuiteName::Quick, true) => {
-                    let mut tried = suite::smallest(args.seed);
+                    let all = suite::cases(Suite::Quick, args.seed);
+                    let mut tried = smallest(&all);
                     let mut report = put(&tried)?;
                     for _ in 0..MORE {
-                        let more = suite::next(args.seed, &tried, &report.without_evidence());
+                        let more = next(&all, &tried, &report.without_evidence());
                         if more.is_empty() {
                             break;
                         }

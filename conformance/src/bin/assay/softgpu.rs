@@ -7,8 +7,9 @@ use half::{bf16, f16};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::str::FromStr;
+use tilewright_conformance::file::replace;
 use tilewright_conformance::report::new_table;
-use tilewright_softgpu::{Gpu, Launch, Module, Settings, Stats};
+use tilewright_softgpu::{Gpu, KernelInfo, Launch, Module, Settings, Stats};
 
 /// What a kernel is given for a parameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,11 +96,11 @@ pub(crate) fn softgpu(args: &SoftgpuArgs) -> anyhow::Result<bool> {
         return Ok(true);
     };
     let arguments = bytes_of_files(&args.arg)?;
-    check(&module, kernel, args, &arguments)?;
+    let info = checked(&module, kernel, args, &arguments)?;
     let mut text = String::new();
     let mut runs = Vec::new();
     for seed in 0..args.schedules {
-        match run(&module, kernel, args, &arguments, seed)? {
+        match run(&module, kernel, &info, args, &arguments, seed)? {
             Ok(run) => runs.push(run),
             Err(fault) => {
                 let _ = writeln!(text, "schedule {seed}: {fault}");
@@ -118,7 +119,7 @@ pub(crate) fn softgpu(args: &SoftgpuArgs) -> anyhow::Result<bool> {
         for (index, file) in &args.out {
             let buffer = first.buffers.get(*index).and_then(Option::as_ref);
             let buffer = buffer.ok_or_else(|| anyhow!("--out {index}: argument {index} is no buffer"))?;
-            write(file, buffer)?;
+            replace(file, buffer).with_context(|| file.display().to_string())?;
         }
     }
     let _ = writeln!(text, "{kernel}: {} schedules, {faults} with a fault", args.schedules);
@@ -152,7 +153,13 @@ fn bytes_of_files(arguments: &[Argument]) -> anyhow::Result<Vec<(Argument, Vec<u
     arguments.iter().map(read).collect()
 }
 
-fn check(module: &Module, kernel: &str, args: &SoftgpuArgs, arguments: &[(Argument, Vec<u8>)]) -> anyhow::Result<()> {
+/// The kernel, if there is one and the arguments are what it takes.
+fn checked(
+    module: &Module,
+    kernel: &str,
+    args: &SoftgpuArgs,
+    arguments: &[(Argument, Vec<u8>)],
+) -> anyhow::Result<KernelInfo> {
     let Some(info) = module.kernel(kernel) else {
         bail!("--kernel: got {kernel}, expected one of {}", module.kernels().join(", "));
     };
@@ -168,7 +175,7 @@ fn check(module: &Module, kernel: &str, args: &SoftgpuArgs, arguments: &[(Argume
     if let Some((index, _)) = args.out.iter().find(|(index, _)| *index >= arguments.len()) {
         bail!("--out: got argument {index}, expected less than {}", arguments.len());
     }
-    Ok(())
+    Ok(info)
 }
 
 /// One run without a fault.
@@ -182,17 +189,17 @@ struct Run {
 fn run(
     module: &Module,
     kernel: &str,
+    info: &KernelInfo,
     args: &SoftgpuArgs,
     arguments: &[(Argument, Vec<u8>)],
     seed: u64,
 ) -> anyhow::Result<Result<Run, tilewright_softgpu::Fault>> {
     let mut gpu = Gpu::new(Settings { seed, ..Settings::default() });
-    let params = module.kernel(kernel).map(|info| info.params).unwrap_or_default();
-    let mut bytes = vec![0; params.last().map_or(0, |(offset, size)| (offset + size) as usize)];
+    let mut bytes = vec![0; info.param_bytes as usize];
     let mut buffers = Vec::new();
-    for ((argument, contents), (offset, size)) in arguments.iter().zip(params) {
+    for ((argument, contents), (offset, size)) in arguments.iter().zip(&info.params) {
         let (value, buffer) = place(&mut gpu, argument, contents)?;
-        bytes[offset as usize..][..size as usize].copy_from_slice(&value);
+        bytes[*offset as usize..][..*size as usize].copy_from_slice(&value);
         buffers.push(buffer);
     }
     let launch = Launch { grid: args.grid, block: args.block, shared: args.shared, cooperative: args.cooperative };
@@ -220,14 +227,4 @@ fn place(gpu: &mut Gpu, argument: &Argument, contents: &[u8]) -> anyhow::Result<
         _ => {}
     }
     Ok((address.to_le_bytes().to_vec(), Some((address, length))))
-}
-
-/// Writes a file as a whole or not at all.
-fn write(path: &std::path::Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let name = || path.display().to_string();
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let file = tempfile::NamedTempFile::new_in(directory.unwrap_or(std::path::Path::new("."))).with_context(name)?;
-    std::fs::write(file.path(), bytes).with_context(name)?;
-    file.persist(path).with_context(name)?;
-    Ok(())
 }
