@@ -265,6 +265,16 @@ pub(crate) struct Access {
     pub(crate) order: Order,
 }
 
+impl Access {
+    /// Element `i` of what was loaded, extended to 64 bits.
+    #[inline(always)]
+    pub(crate) fn element(&self, value: u128, i: usize) -> u64 {
+        let bits = 8 * self.bytes;
+        let (element, unused) = ((value >> (bits * i as u32)) as u64, 64 - bits);
+        if self.signed { ((element << unused) as i64 >> unused) as u64 } else { element << unused >> unused }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AtomOp {
     Add,

@@ -1,7 +1,7 @@
 //! Memory with a shadow: what was written, what a copy still owns, and who touched it last.
 
 use crate::fault::FaultKind;
-use crate::race::{Cell, Clocks, Conflict, Kind};
+use crate::race::{Cell, Clocks, Conflict, Mark};
 
 /// Nothing wrote this byte yet.
 const UNWRITTEN: u8 = 0;
@@ -11,18 +11,47 @@ const PENDING: u8 = 2;
 /// What never-written bytes hold.
 const POISON: u8 = 0xa5;
 
-/// Cells of a page.
-const PAGE: usize = 256;
+/// Bytes of a page of cells, as a power of two.
+const PAGE: u32 = 10;
+/// Bytes of the coarsest cell, as a power of two: the widest access.
+const LINE: u32 = 4;
+/// Pages that are kept when what they hold is forgotten.
+const KEPT: usize = 512;
 
 /// A run of bytes with its shadow.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Region {
     pub(crate) data: Vec<u8>,
     state: Vec<u8>,
-    /// Pages of cells, made when somebody looks.
-    cells: Vec<Option<Box<[Cell; PAGE]>>>,
+    /// Who accessed what, made when somebody looks.
+    pages: Vec<Page>,
+    /// Pages of another age are as good as empty.
+    age: u32,
+}
+
+/// Cells of 1024 bytes. Each stands for 16 bytes while all accesses are that wide, which is what kernels do where they
+/// move much; the first narrower one makes them finer.
+#[derive(Clone, Debug, Default)]
+struct Page {
+    cells: Vec<Cell>,
     /// Bytes a cell stands for, as a power of two.
     shift: u32,
+    age: u32,
+}
+
+impl Page {
+    fn renew(&mut self, age: u32) {
+        self.cells.clear();
+        self.cells.resize(1 << (PAGE - LINE), Cell::default());
+        (self.shift, self.age) = (LINE, age);
+    }
+
+    /// Each of the finer cells saw what the coarser one saw.
+    fn refine(&mut self, shift: u32) {
+        let times = 1 << (self.shift - shift);
+        self.cells = self.cells.iter().flat_map(|cell| std::iter::repeat_n(*cell, times)).collect();
+        self.shift = shift;
+    }
 }
 
 /// What to look at in an access, beside bounds and alignment.
@@ -43,12 +72,15 @@ impl Region {
         self.data.resize(size, POISON);
         self.state.clear();
         self.state.resize(size, UNWRITTEN);
-        self.cells.clear();
+        self.forget();
     }
 
     /// Forgets who accessed it: a launch is over.
     pub(crate) fn forget(&mut self) {
-        self.cells.clear();
+        self.age = self.age.wrapping_add(1);
+        if self.pages.len() > KEPT || self.age == 0 {
+            self.pages.clear();
+        }
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -82,13 +114,7 @@ impl Region {
     #[inline]
     pub(crate) fn readable(&self, at: usize, n: usize, checks: Checks) -> Option<FaultKind> {
         let state = &self.state[at..at + n];
-        let good = match n {
-            4 => state == [WRITTEN; 4],
-            8 => state == [WRITTEN; 8],
-            16 => state == [WRITTEN; 16],
-            _ => state.iter().all(|&s| s == WRITTEN),
-        };
-        if good {
+        if all(state, WRITTEN) {
             return None;
         }
         if state.contains(&PENDING) {
@@ -101,9 +127,38 @@ impl Region {
     #[inline]
     pub(crate) fn written(&mut self, at: usize, n: usize) -> Option<FaultKind> {
         let state = &mut self.state[at..at + n];
+        if all(state, WRITTEN) {
+            return None;
+        }
         let pending = state.contains(&PENDING);
         state.fill(WRITTEN);
         pending.then_some(FaultKind::MissingWait)
+    }
+
+    /// Whether a copy owns some of the bytes.
+    #[inline]
+    pub(crate) fn pending(&self, at: usize, n: usize) -> bool {
+        self.state[at..at + n].contains(&PENDING)
+    }
+
+    /// The `n` bytes that begin at `at`, little-endian.
+    #[inline]
+    pub(crate) fn get(&self, at: usize, n: usize) -> u128 {
+        number(&self.data[at..at + n])
+    }
+
+    /// Changes `n` bytes.
+    #[inline]
+    pub(crate) fn put(&mut self, at: usize, n: usize, value: u128) {
+        let bytes = value.to_le_bytes();
+        let to = &mut self.data[at..at + n];
+        match n {
+            // Copies of a known length are single instructions.
+            4 => to.copy_from_slice(&bytes[..4]),
+            8 => to.copy_from_slice(&bytes[..8]),
+            16 => to.copy_from_slice(&bytes),
+            _ => to.copy_from_slice(&bytes[..n]),
+        }
     }
 
     /// A copy takes the bytes over; `false` if another one owns some already.
@@ -115,51 +170,126 @@ impl Region {
     }
 
     /// A copy lands.
-    pub(crate) fn land(&mut self, at: usize, bytes: &[u8]) {
-        self.fill(at, bytes);
+    pub(crate) fn land(&mut self, at: usize, n: usize, value: u128) {
+        self.state[at..at + n].fill(WRITTEN);
+        self.put(at, n, value);
     }
 
-    /// Cells exist once somebody looks.
-    pub(crate) fn prepare(&mut self, granule: u32) {
-        let shift = granule.trailing_zeros();
-        if self.cells.is_empty() || self.shift != shift {
-            self.shift = shift;
-            self.cells.clear();
-            self.cells.resize((self.data.len() >> shift) / PAGE + 1, None);
-        }
-    }
-
-    /// Checks the order of an access against the earlier ones.
+    /// Checks the order of a lane's access to `n` bytes against the earlier ones. `granule` is the size of the smallest
+    /// access that may matter.
     #[inline]
     pub(crate) fn touch(
         &mut self,
         at: usize,
         n: usize,
+        granule: u32,
         clocks: &Clocks,
+        mark: &Mark,
         lane: u32,
-        line: u32,
-        kind: Kind,
     ) -> Option<Conflict> {
-        let (first, last) = (at >> self.shift, (at + n - 1) >> self.shift);
+        let page = self.page(at, n, granule);
+        let inside = at & ((1 << PAGE) - 1);
+        let (first, last) = (inside >> page.shift, (inside + n - 1) >> page.shift);
         let mut found = None;
-        for index in first..=last {
-            let page = self.cells[index / PAGE].get_or_insert_with(|| Box::new([Cell::default(); PAGE]));
-            let conflict = page[index % PAGE].touch(clocks, lane, line, kind);
+        for cell in &mut page.cells[first..=last] {
+            let conflict = cell.touch(clocks, mark, lane);
             found = found.or(conflict);
         }
         found
+    }
+
+    /// As [`Self::touch`] for 32 lanes, each with the `n` bytes behind those of the lane before; with the lane of a conflict.
+    #[inline]
+    pub(crate) fn touch_run(
+        &mut self,
+        mut at: usize,
+        n: usize,
+        granule: u32,
+        clocks: &Clocks,
+        mark: &Mark,
+    ) -> Option<(u32, Conflict)> {
+        let (mut lane, mut found) = (0, None);
+        while lane < 32 {
+            let page = self.page(at, n, granule);
+            let inside = at & ((1 << PAGE) - 1);
+            let lanes = (((1 << PAGE) - inside) / n).min(32 - lane as usize);
+            // A cell never stands for more than one lane's bytes, unless that is finer than what may matter.
+            let (per, first) = ((n >> page.shift).max(1), inside >> page.shift);
+            if n >> page.shift == 0 {
+                return self.touch_each(at, n, granule, clocks, mark, lane);
+            }
+            for (cells, l) in page.cells[first..first + lanes * per].chunks_exact_mut(per).zip(lane..) {
+                for cell in cells {
+                    let conflict = cell.touch(clocks, mark, l);
+                    found = found.or(conflict.map(|c| (l, c)));
+                }
+            }
+            lane += lanes as u32;
+            at += lanes * n;
+        }
+        found
+    }
+
+    fn touch_each(
+        &mut self,
+        at: usize,
+        n: usize,
+        granule: u32,
+        clocks: &Clocks,
+        mark: &Mark,
+        from: u32,
+    ) -> Option<(u32, Conflict)> {
+        let mut found = None;
+        for l in from..32 {
+            let conflict = self.touch(at + (l - from) as usize * n, n, granule, clocks, mark, l);
+            found = found.or(conflict.map(|c| (l, c)));
+        }
+        found
+    }
+
+    /// The cells of an access.
+    #[inline]
+    fn page(&mut self, at: usize, n: usize, granule: u32) -> &mut Page {
+        let number = at >> PAGE;
+        if number >= self.pages.len() {
+            self.pages.resize((self.data.len() >> PAGE) + 1, Page::default());
+        }
+        let page = &mut self.pages[number];
+        if page.age != self.age || page.cells.is_empty() {
+            page.renew(self.age);
+        }
+        if n < 1 << LINE && page.shift == LINE {
+            page.refine(granule.trailing_zeros());
+        }
+        page
+    }
+}
+
+/// Whether all bytes have one state.
+#[inline]
+fn all(state: &[u8], value: u8) -> bool {
+    match state.len() {
+        4 => state == [value; 4],
+        8 => state == [value; 8],
+        16 => state == [value; 16],
+        n if n % 32 == 0 => state.chunks_exact(32).all(|s| s == [value; 32]),
+        _ => state.iter().all(|&s| s == value),
     }
 }
 
 /// Little-endian bytes as a number.
 #[inline]
-pub(crate) fn number(bytes: &[u8]) -> u64 {
+fn number(bytes: &[u8]) -> u128 {
     match *bytes {
-        [a] => u64::from(a),
-        [a, b] => u64::from(u16::from_le_bytes([a, b])),
-        [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
-        [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-        _ => 0,
+        [a] => u128::from(a),
+        [a, b] => u128::from(u16::from_le_bytes([a, b])),
+        [a, b, c, d] => u128::from(u32::from_le_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => u128::from(u64::from_le_bytes([a, b, c, d, e, f, g, h])),
+        _ => {
+            let mut all = [0; 16];
+            all[..bytes.len()].copy_from_slice(bytes);
+            u128::from_le_bytes(all)
+        }
     }
 }
 

@@ -31,7 +31,9 @@ const LANE_SHIFT: u32 = 57;
 const WARP_SHIFT: u32 = 32;
 const STRONG: u64 = 1 << 63;
 /// Stands for several lanes.
-const MANY: u64 = 63;
+const MANY: u64 = SEVERAL as u64;
+/// As a lane's number.
+pub(crate) const SEVERAL: u32 = 63;
 
 /// Warp of an access, from its epoch.
 fn warp_of(epoch: u64) -> u32 {
@@ -56,33 +58,38 @@ impl Clocks {
         self.per_block
     }
 
+    /// Number of the warp in its block.
+    pub(crate) fn index(&self) -> u32 {
+        self.warp - self.block * self.per_block
+    }
+
     fn own(&self) -> u32 {
-        self.local[(self.warp - self.block * self.per_block) as usize]
+        self.local[self.index() as usize]
     }
 
     /// A new interval begins.
     pub(crate) fn tick(&mut self) {
-        self.local[(self.warp - self.block * self.per_block) as usize] += 1;
+        let own = self.index() as usize;
+        self.local[own] += 1;
     }
 
-    /// The mark that accesses by `lane` leave.
-    fn epoch(&self, lane: u32, strong: bool) -> u64 {
-        let strong = if strong { STRONG } else { 0 };
-        strong | u64::from(lane) << LANE_SHIFT | u64::from(self.warp) << WARP_SHIFT | u64::from(self.own())
-    }
-
-    /// Whether an access is over, as far as `lane` of this warp can know.
+    /// What the accesses of one instruction, in the PTX line `line`, leave behind.
     #[inline]
-    fn knows(&self, epoch: u64, lane: u32) -> bool {
+    pub(crate) fn mark(&self, line: u32, kind: Kind) -> Mark {
+        let strong = if kind.strong { STRONG } else { 0 };
+        let epoch = strong | u64::from(self.warp) << WARP_SHIFT | u64::from(self.own());
+        Mark { epoch, line, kind }
+    }
+
+    /// Whether every lane of this warp can know that an access is over.
+    #[inline]
+    fn knows(&self, epoch: u64) -> bool {
         let (warp, clock) = (warp_of(epoch), epoch as u32);
-        if warp == self.warp {
-            return clock < self.own() || lane_of(epoch) == u64::from(lane);
+        // Of this block, most often.
+        if let Some(&known) = self.local.get(warp.wrapping_sub(self.block * self.per_block) as usize) {
+            return if warp == self.warp { clock < known } else { clock <= known };
         }
-        let block = warp / self.per_block;
-        if block == self.block {
-            return self.local[(warp % self.per_block) as usize] >= clock;
-        }
-        let known = self.foreign.as_ref().and_then(|f| f.get(&block));
+        let known = self.foreign.as_ref().and_then(|f| f.get(&(warp / self.per_block)));
         known.is_some_and(|clocks| clocks[(warp % self.per_block) as usize] >= clock)
     }
 
@@ -204,42 +211,66 @@ pub(crate) struct Conflict {
     pub(crate) write: bool,
     /// Both are lanes of one warp.
     pub(crate) same_warp: bool,
-    /// Both are lanes of one instruction, as far as its line tells.
-    pub(crate) same_line: bool,
+    /// Both are lanes of one store, as far as its line tells.
+    pub(crate) same_instruction: bool,
+}
+
+/// The accesses of one instruction, as cells remember them: all but the lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    epoch: u64,
+    pub(crate) line: u32,
+    pub(crate) kind: Kind,
+}
+
+impl Mark {
+    /// Whether `lane` can't know that the access of `previous` is over, and must.
+    #[inline(always)]
+    fn clashes(&self, clocks: &Clocks, previous: u64, lane: u32) -> bool {
+        if previous == 0 || clocks.knows(previous) {
+            return false;
+        }
+        let own = warp_of(previous) == clocks.warp && lane_of(previous) == u64::from(lane);
+        !(own || self.kind.strong && previous & STRONG != 0)
+    }
+
+    #[cold]
+    fn conflict(&self, previous: u64, line: u32, write: bool) -> Conflict {
+        let same_warp = warp_of(previous) == warp_of(self.epoch);
+        Conflict {
+            warp: warp_of(previous),
+            lane: Some(lane_of(previous) as u32).filter(|&l| l < 32),
+            line,
+            write,
+            same_warp,
+            same_instruction: same_warp && line == self.line && write && self.kind.write,
+        }
+    }
 }
 
 impl Cell {
-    /// Checks an access against those before, then remembers it.
-    #[inline]
-    pub(crate) fn touch(&mut self, clocks: &Clocks, lane: u32, line: u32, kind: Kind) -> Option<Conflict> {
-        let epoch = clocks.epoch(lane, kind.strong);
-        let clash =
-            |previous: u64| previous != 0 && !(kind.strong && previous & STRONG != 0) && !clocks.knows(previous, lane);
-        let conflict = |previous: u64, at: u32, write: bool| Conflict {
-            warp: warp_of(previous),
-            lane: Some(lane_of(previous) as u32).filter(|&l| l < 32),
-            line: at,
-            write,
-            same_warp: warp_of(previous) == clocks.warp,
-            same_line: at == line && write && kind.write,
-        };
+    /// Checks an access by `lane` against those before, then remembers it.
+    #[inline(always)]
+    pub(crate) fn touch(&mut self, clocks: &Clocks, mark: &Mark, lane: u32) -> Option<Conflict> {
+        let epoch = mark.epoch | u64::from(lane) << LANE_SHIFT;
         let mut found = None;
-        if self.write != epoch && clash(self.write) {
-            found = Some(conflict(self.write, self.write_line, true));
+        if mark.clashes(clocks, self.write, lane) {
+            found = Some(mark.conflict(self.write, self.write_line, true));
         }
-        if kind.write {
+        if mark.kind.write {
             for previous in [self.read, self.older] {
-                if found.is_none() && previous != epoch && clash(previous) {
-                    found = Some(conflict(previous, self.read_line, false));
+                if found.is_none() && mark.clashes(clocks, previous, lane) {
+                    found = Some(mark.conflict(previous, self.read_line, false));
                 }
             }
-            (self.write, self.write_line) = (epoch, line);
+            (self.write, self.write_line) = (epoch, mark.line);
         } else if self.read != epoch {
-            self.read_by(epoch, line);
+            self.read_by(epoch, mark.line);
         }
         found
     }
 
+    #[inline]
     fn read_by(&mut self, epoch: u64, line: u32) {
         if warp_of(self.read) == warp_of(epoch) {
             let same = self.read as u32 == epoch as u32 && self.read != 0;

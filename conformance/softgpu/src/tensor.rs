@@ -4,9 +4,10 @@
 //! within. A register holds `e` elements (2 of 16 bits, 4 of 8, 1 otherwise).
 
 use crate::alu::float::NAN;
-use crate::alu::half::widen;
+use crate::alu::half::widen_f16;
 use crate::alu::round::{F16, narrow};
-use crate::isa::{HalfFormat, Mma, MmaShape, Round};
+use crate::alu::{L32, L64, map1};
+use crate::isa::{Mma, MmaShape, Round};
 use crate::ptx::Type;
 
 /// Registers a lane gives for a, b and c; `None` for a combination that doesn't exist or isn't supported.
@@ -32,95 +33,148 @@ pub(crate) fn registers(shape: MmaShape, a: Type, b: Type, c: Type) -> Option<[u
     })
 }
 
-/// A warp's registers as `mma` sees them: one lane's value of one register.
-pub(crate) trait Files {
-    fn get32(&self, register: u32, lane: usize) -> u32;
-    fn get64(&self, register: u32, lane: usize) -> u64;
-    fn set32(&mut self, register: u32, lane: usize, value: u32);
-    fn set64(&mut self, register: u32, lane: usize, value: u64);
-}
-
-/// Executes one `mma.sync` for a whole warp.
-pub(crate) fn mma(m: &Mma, files: &mut impl Files) {
+/// Executes one `mma.sync` for a whole warp, whose registers these are.
+pub(crate) fn mma(m: &Mma, arch: pulp::Arch, r32: &mut [L32], r64: &mut [L64]) {
     match m.c_type {
-        Type::F64 => doubles(m, files),
-        Type::S32 => integers(m, files),
-        _ => floats(m, files),
+        Type::F64 => doubles(m, r64),
+        Type::S32 => integers(m, r32),
+        _ => arch.dispatch(Floats { m, r32 }),
     }
 }
 
-/// Element `e` of a register of 16- or 32-bit floating point.
-fn element(ty: Type, bits: u32, e: usize) -> f32 {
-    match ty {
-        Type::F16 => widen(HalfFormat::F16, (bits >> (16 * e)) as u16),
-        Type::BF16 => widen(HalfFormat::BF16, (bits >> (16 * e)) as u16),
-        // Only the upper 19 bits of a tf32 are looked at.
-        _ => f32::from_bits(bits & !0x1fff),
-    }
+/// The product of floating-point matrices, to be compiled for the machine's vectors.
+struct Floats<'a> {
+    m: &'a Mma,
+    r32: &'a mut [L32],
 }
 
-/// Products are exact in single precision; the sum is rounded after each, in order of k.
-fn floats(m: &Mma, files: &mut impl Files) {
-    let per = if m.a_type == Type::TF32 { 1 } else { 2 };
-    let mut a = [[0f32; 16]; 16];
-    let mut b = [[0f32; 8]; 16];
-    let mut d = [[0f32; 8]; 16];
-    for lane in 0..32 {
-        let (g, q) = (lane >> 2, lane & 3);
+impl pulp::WithSimd for Floats<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _simd: S) {
+        let (m, r32) = (self.m, self.r32);
+        let per = if m.a_type == Type::TF32 { 1 } else { 2 };
+        let (mut a, mut b) = ([[0f32; 16]; 16], [[0f32; 8]; 16]);
         for (i, &r) in m.a.iter().enumerate() {
-            let bits = files.get32(r, lane);
-            for e in 0..per {
-                a[g + 8 * (i & 1)][per * q + e + (i >> 1) * 4 * per] = element(m.a_type, bits, e);
+            let (low, high) = elements(m.a_type, &r32[r as usize]);
+            let (row, column) = (8 * (i & 1), 4 * per * (i >> 1));
+            for g in 0..8 {
+                for q in 0..4 {
+                    a[row + g][column + per * q] = low[4 * g + q];
+                    if per == 2 {
+                        a[row + g][column + 2 * q + 1] = high[4 * g + q];
+                    }
+                }
             }
         }
         for (i, &r) in m.b.iter().enumerate() {
-            let bits = files.get32(r, lane);
-            for e in 0..per {
-                b[per * q + e + i * 4 * per][g] = element(m.b_type, bits, e);
-            }
-        }
-        for (i, &r) in m.c.iter().enumerate() {
-            let bits = files.get32(r, lane);
-            if m.c_type == Type::F16 {
-                for e in 0..2 {
-                    d[g + 8 * i][2 * q + e] = element(Type::F16, bits, e);
+            let (low, high) = elements(m.b_type, &r32[r as usize]);
+            for q in 0..4 {
+                for g in 0..8 {
+                    b[4 * per * i + per * q][g] = low[4 * g + q];
+                    if per == 2 {
+                        b[4 * per * i + 2 * q + 1][g] = high[4 * g + q];
+                    }
                 }
-            } else {
-                d[g + 8 * (i >> 1)][2 * q + (i & 1)] = f32::from_bits(bits);
             }
         }
+        let mut d = accumulators(m, r32);
+        add_products(&a, &b[..per * 4 * m.b.len()], &mut d);
+        put(m, &d, r32);
     }
-    let depth = per * 4 * m.b.len();
+}
+
+/// The two elements of a register of 16-bit floating point, in all lanes; the first only of a 32-bit one.
+#[inline(always)]
+fn elements(ty: Type, bits: &L32) -> ([f32; 32], [f32; 32]) {
+    let (mut low, mut high) = ([0f32; 32], [0f32; 32]);
+    for l in 0..32 {
+        (low[l], high[l]) = match ty {
+            Type::F16 => (widen_f16(bits[l] & 0xffff), widen_f16(bits[l] >> 16)),
+            Type::BF16 => (f32::from_bits(bits[l] << 16), f32::from_bits(bits[l] & 0xffff_0000)),
+            // Only the upper 19 bits of a tf32 are looked at.
+            _ => (f32::from_bits(bits[l] & !0x1fff), 0.0),
+        };
+    }
+    (low, high)
+}
+
+/// The accumulator: sums of one row, two in a lane.
+#[inline(always)]
+fn accumulators(m: &Mma, r32: &[L32]) -> [[f32; 8]; 16] {
+    let mut d = [[0f32; 8]; 16];
+    let mut fill = |row: usize, even: &[f32; 32], odd: &[f32; 32]| {
+        for g in 0..8 {
+            for q in 0..4 {
+                (d[row + g][2 * q], d[row + g][2 * q + 1]) = (even[4 * g + q], odd[4 * g + q]);
+            }
+        }
+    };
+    if m.c_type == Type::F16 {
+        for (i, &r) in m.c.iter().enumerate() {
+            let (even, odd) = elements(Type::F16, &r32[r as usize]);
+            fill(8 * i, &even, &odd);
+        }
+    } else {
+        for (i, pair) in m.c.chunks_exact(2).enumerate() {
+            let [even, odd] = [pair[0], pair[1]].map(|r| {
+                let mut values = [0f32; 32];
+                map1(&r32[r as usize], &mut values, f32::from_bits);
+                values
+            });
+            fill(8 * i, &even, &odd);
+        }
+    }
+    d
+}
+
+/// Products are exact in single precision; the sum is rounded after each, in order of k.
+#[inline(always)]
+fn add_products(a: &[[f32; 16]; 16], b: &[[f32; 8]], d: &mut [[f32; 8]; 16]) {
     for (row, sums) in a.iter().zip(d.iter_mut()) {
-        for (x, line) in row[..depth].iter().zip(&b) {
-            for (sum, y) in sums.iter_mut().zip(line) {
-                *sum += x * y;
+        let mut held = *sums;
+        for (x, line) in row.iter().zip(b) {
+            // Each sum waits for the one before, but those of other rows don't.
+            for (s, y) in held.iter_mut().zip(line) {
+                *s += x * y;
             }
         }
+        *sums = held;
     }
-    let half = |x: f32| narrow(f64::from(x), F16, Round::Nearest);
-    for lane in 0..32 {
-        let (g, q) = (lane >> 2, lane & 3);
+}
+
+#[inline(always)]
+fn put(m: &Mma, d: &[[f32; 8]; 16], r32: &mut [L32]) {
+    if m.c_type == Type::F16 {
+        let half = |x: f32| narrow(f64::from(x), F16, Round::Nearest);
         for (i, &r) in m.d.iter().enumerate() {
-            let bits = if m.c_type == Type::F16 {
-                half(d[g + 8 * i][2 * q]) | half(d[g + 8 * i][2 * q + 1]) << 16
-            } else {
-                let x = d[g + 8 * (i >> 1)][2 * q + (i & 1)];
-                if x.is_nan() { NAN } else { x.to_bits() }
-            };
-            files.set32(r, lane, bits);
+            for (lane, to) in r32[r as usize].iter_mut().enumerate() {
+                let (row, q) = (&d[(lane >> 2) + 8 * i], lane & 3);
+                *to = half(row[2 * q]) | half(row[2 * q + 1]) << 16;
+            }
+        }
+        return;
+    }
+    for (i, &r) in m.d.iter().enumerate() {
+        let to = &mut r32[r as usize];
+        for g in 0..8 {
+            for q in 0..4 {
+                let x = d[8 * (i >> 1) + g][2 * q + (i & 1)];
+                to[4 * g + q] = if x.is_nan() { NAN } else { x.to_bits() };
+            }
         }
     }
 }
 
-fn doubles(m: &Mma, files: &mut impl Files) {
+fn doubles(m: &Mma, r64: &mut [L64]) {
     let (mut a, mut b, mut d) = ([[0f64; 4]; 8], [[0f64; 8]; 4], [[0f64; 8]; 8]);
     for lane in 0..32 {
         let (g, q) = (lane >> 2, lane & 3);
-        a[g][q] = f64::from_bits(files.get64(m.a[0], lane));
-        b[q][g] = f64::from_bits(files.get64(m.b[0], lane));
+        a[g][q] = f64::from_bits(r64[m.a[0] as usize][lane]);
+        b[q][g] = f64::from_bits(r64[m.b[0] as usize][lane]);
         for (i, &r) in m.c.iter().enumerate() {
-            d[g][2 * q + i] = f64::from_bits(files.get64(r, lane));
+            d[g][2 * q + i] = f64::from_bits(r64[r as usize][lane]);
         }
     }
     for (row, sums) in a.iter().zip(d.iter_mut()) {
@@ -132,12 +186,12 @@ fn doubles(m: &Mma, files: &mut impl Files) {
     }
     for lane in 0..32 {
         for (i, &r) in m.d.iter().enumerate() {
-            files.set64(r, lane, d[lane >> 2][2 * (lane & 3) + i].to_bits());
+            r64[r as usize][lane] = d[lane >> 2][2 * (lane & 3) + i].to_bits();
         }
     }
 }
 
-fn integers(m: &Mma, files: &mut impl Files) {
+fn integers(m: &Mma, r32: &mut [L32]) {
     let byte = |ty: Type, bits: u32, e: usize| {
         let byte = (bits >> (8 * e)) as u8;
         if ty == Type::S8 { i64::from(byte as i8) } else { i64::from(byte) }
@@ -147,16 +201,16 @@ fn integers(m: &Mma, files: &mut impl Files) {
         let (g, q) = (lane >> 2, lane & 3);
         for (i, &r) in m.a.iter().enumerate() {
             for e in 0..4 {
-                a[g + 8 * (i & 1)][4 * q + e + (i >> 1) * 16] = byte(m.a_type, files.get32(r, lane), e);
+                a[g + 8 * (i & 1)][4 * q + e + (i >> 1) * 16] = byte(m.a_type, r32[r as usize][lane], e);
             }
         }
         for (i, &r) in m.b.iter().enumerate() {
             for e in 0..4 {
-                b[4 * q + e + i * 16][g] = byte(m.b_type, files.get32(r, lane), e);
+                b[4 * q + e + i * 16][g] = byte(m.b_type, r32[r as usize][lane], e);
             }
         }
         for (i, &r) in m.c.iter().enumerate() {
-            d[g + 8 * (i >> 1)][2 * q + (i & 1)] = i64::from(files.get32(r, lane) as i32);
+            d[g + 8 * (i >> 1)][2 * q + (i & 1)] = i64::from(r32[r as usize][lane] as i32);
         }
     }
     let depth = 16 * m.b.len();
@@ -171,7 +225,7 @@ fn integers(m: &Mma, files: &mut impl Files) {
         for (i, &r) in m.d.iter().enumerate() {
             let sum = d[(lane >> 2) + 8 * (i >> 1)][2 * (lane & 3) + (i & 1)];
             let sum = if m.saturate { sum.clamp(i32::MIN.into(), i32::MAX.into()) } else { sum };
-            files.set32(r, lane, sum as u32);
+            r32[r as usize][lane] = sum as u32;
         }
     }
 }

@@ -23,6 +23,15 @@ pub(crate) fn widen(format: HalfFormat, bits: u16) -> f32 {
     }
 }
 
+/// The value of the lower 16 bits of a register whose upper bits are zero, without branches.
+#[inline(always)]
+pub(crate) fn widen_f16(x: u32) -> f32 {
+    // The exponents of the two formats differ by 112; the product makes subnormals right too.
+    let finite = f32::from_bits((x & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+    let special = if x & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(finite.to_bits() | special | (x & 0x8000) << 16)
+}
+
 /// One register: a number, or two.
 pub(crate) fn lane(format: HalfFormat, op: Flt, mode: Mode, pair: bool, a: u32, b: u32, c: u32) -> u32 {
     let low = number(format, op, mode, a as u16, b as u16, c as u16);

@@ -1,10 +1,10 @@
 //! `cp.async`: copies that land when their thread waits for them, and not before.
 
-use super::memory::place;
+use super::check::{Check, Of, inside};
 use super::{Block, Machine, Warp, fault, lanes};
 use crate::fault::{FaultKind, Outcome};
 use crate::isa::{Address, R};
-use crate::ptx::Space;
+use crate::memory::Allocation;
 use crate::race::Kind;
 
 /// One lane's copy under way.
@@ -48,22 +48,23 @@ impl Warp {
         let (to, from) = (self.addresses(o.dst), self.addresses(o.src));
         let n = o.bytes as usize;
         let ignored = o.ignore.map_or(0, |(p, negated)| self.preds[p as usize] ^ if negated { u32::MAX } else { 0 });
+        let mut reads = Check::new(m, &self.clocks, self.at, Kind { write: false, strong: false });
+        let writes = Check::new(m, &self.clocks, self.at, Kind { write: true, strong: false });
         for l in lanes(active) {
             let asked = o.src_bytes.map_or(n, |r| self.r32[r as usize][l] as usize);
             if asked > n {
                 return fault(FaultKind::Trap, 1 << l, format!("a copy of {n} bytes told to read {asked}"));
             }
             let read = if ignored >> l & 1 == 1 { 0 } else { asked };
-            let (_, address) = place(Space::Shared, to[l] & 0xffff_ffff);
-            let at = super::memory::inside(&b.shared, "shared memory", address, n, l)?;
+            let at = inside(&b.shared, Of::Shared, to[l] & 0xffff_ffff, n, l)?;
             if !from[l].is_multiple_of(n as u64) {
                 return fault(FaultKind::Misaligned, 1 << l, format!("a copy of {n} bytes from {:#x}", from[l]));
             }
             if read > 0 {
-                self.source_ready(m, from[l], read, l)?;
+                let (Allocation { region, name, .. }, start) = reads.locate(m.global, from[l], read, l)?;
+                reads.read(&self.clocks, region, start, read, l, Of::Global(name))?;
             }
-            let kind = Kind { write: true, strong: false };
-            self.ordered(m, &mut b.shared, at, n, l, kind, "shared memory")?;
+            writes.ordered(&self.clocks, &mut b.shared, at, n, l, Of::Shared)?;
             if !b.shared.pend(at, n) {
                 return fault(FaultKind::MissingWait, 1 << l, format!("two copies to shared memory at {at:#x}"));
             }
@@ -78,31 +79,6 @@ impl Warp {
             });
         }
         Ok(())
-    }
-
-    fn source_ready(&mut self, m: &mut Machine, from: u64, read: usize, l: usize) -> Outcome<()> {
-        let (checks, granule) = (m.checks, m.kernel.granule);
-        let spot = match m.global.range(from, read as u64) {
-            Ok(spot) => spot,
-            Err((kind, detail)) => return fault(kind, 1 << l, detail),
-        };
-        let Some(a) = m.global.get_mut(spot.slot) else { return Ok(()) };
-        if let Some(kind) = a.region.readable(spot.offset as usize, read, checks) {
-            return fault(kind, 1 << l, format!("{read} bytes at byte {} of {}", spot.offset, a.name));
-        }
-        let name = std::mem::take(&mut a.name);
-        let mut region = std::mem::take(&mut a.region);
-        let kind = Kind { write: false, strong: false };
-        let ordered = if checks.races {
-            region.prepare(granule);
-            self.ordered(m, &mut region, spot.offset as usize, read, l, kind, &name)
-        } else {
-            Ok(())
-        };
-        if let Some(a) = m.global.get_mut(spot.slot) {
-            (a.name, a.region) = (name, region);
-        }
-        ordered
     }
 
     /// `commit_group`
@@ -137,24 +113,17 @@ impl Warp {
         Ok(())
     }
 
+    /// The copy reads and writes now: what has changed since it was asked for, has changed.
     fn land(&mut self, m: &mut Machine, b: &mut Block, copy: &Copy) -> Outcome<()> {
-        let mut bytes = [0u8; 16];
-        if copy.read > 0 {
-            match m.global.range(copy.from, copy.read as u64) {
-                Ok(spot) => {
-                    if let Some(a) = m.global.get(spot.slot) {
-                        let at = spot.offset as usize;
-                        bytes[..copy.read].copy_from_slice(&a.region.data[at..at + copy.read]);
-                    }
-                }
-                Err((kind, detail)) => return fault(kind, 1 << copy.lane, detail),
-            }
-        }
-        b.shared.land(copy.to, &bytes[..copy.bytes]);
-        let kind = Kind { write: true, strong: false };
-        let here = std::mem::replace(&mut self.at, copy.line);
-        let ordered = self.ordered(m, &mut b.shared, copy.to, copy.bytes, copy.lane as usize, kind, "shared memory");
-        self.at = here;
-        ordered
+        let mut check = Check::new(m, &self.clocks, copy.line, Kind { write: true, strong: false });
+        let l = copy.lane as usize;
+        let value = if copy.read > 0 {
+            let (found, at) = check.locate(m.global, copy.from, copy.read, l)?;
+            found.region.get(at, copy.read)
+        } else {
+            0
+        };
+        b.shared.land(copy.to, copy.bytes, value);
+        check.ordered(&self.clocks, &mut b.shared, copy.to, copy.bytes, l, Of::Shared)
     }
 }

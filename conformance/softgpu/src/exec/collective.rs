@@ -1,29 +1,11 @@
 //! Shuffles, votes, matches, reductions, and matrices in registers.
 
+use super::check::{Check, Of, inside, place};
 use super::{Block, Machine, Warp, fault, lanes};
 use crate::fault::{FaultKind, Outcome};
 use crate::isa::{Address, AtomOp, Op, R, Shuffle, Vote};
 use crate::ptx::Space;
 use crate::race::Kind;
-use crate::tensor::Files;
-
-impl Files for Warp {
-    fn get32(&self, register: u32, lane: usize) -> u32 {
-        self.r32[register as usize][lane]
-    }
-
-    fn get64(&self, register: u32, lane: usize) -> u64 {
-        self.r64[register as usize][lane]
-    }
-
-    fn set32(&mut self, register: u32, lane: usize, value: u32) {
-        self.r32[register as usize][lane] = value;
-    }
-
-    fn set64(&mut self, register: u32, lane: usize, value: u64) {
-        self.r64[register as usize][lane] = value;
-    }
-}
 
 impl Warp {
     /// The instructions with a mask of members, once all of them are here.
@@ -168,33 +150,24 @@ impl Warp {
         space: Space,
     ) -> Outcome<()> {
         let addresses = self.addresses(addr);
-        let kind = Kind { write: false, strong: false };
-        for j in 0..count {
-            let mut rows = [[0u16; 8]; 8];
+        let check = Check::new(m, &self.clocks, self.at, Kind { write: false, strong: false });
+        for (j, &d) in regs[..count].iter().enumerate() {
+            let mut rows = [0u128; 8];
             for (r, row) in rows.iter_mut().enumerate() {
                 let l = 8 * j + r;
-                let (space, address) = super::memory::place(space, addresses[l]);
+                let (space, address) = place(space, addresses[l]);
                 if space != Space::Shared {
-                    return fault(
-                        FaultKind::OutOfBounds,
-                        1 << l,
-                        format!("`ldmatrix` of {address:#x}, not shared memory"),
-                    );
+                    let text = format!("`ldmatrix` of {address:#x}, not shared memory");
+                    return fault(FaultKind::OutOfBounds, 1 << l, text);
                 }
-                let at = super::memory::inside(&b.shared, "shared memory", address, 16, l)?;
-                if let Some(kind) = b.shared.readable(at, 16, m.checks) {
-                    return fault(kind, 1 << l, format!("a row of 16 bytes of shared memory at {address:#x}"));
-                }
-                self.ordered(m, &mut b.shared, at, 16, l, kind, "shared memory")?;
-                for (c, value) in row.iter_mut().enumerate() {
-                    *value = u16::from_le_bytes([b.shared.data[at + 2 * c], b.shared.data[at + 2 * c + 1]]);
-                }
+                let at = inside(&b.shared, Of::Shared, address, 16, l)?;
+                check.read(&self.clocks, &mut b.shared, at, 16, l, Of::Shared)?;
+                *row = b.shared.get(at, 16);
             }
-            let to = &mut self.r32[regs[j] as usize];
-            for (l, value) in to.iter_mut().enumerate() {
+            let element = |r: usize, c: usize| (rows[r] >> (16 * c)) as u32 & 0xffff;
+            for (l, value) in self.r32[d as usize].iter_mut().enumerate() {
                 let (r, c) = (l / 4, l % 4 * 2);
-                let (low, high) = if trans { (rows[c][r], rows[c + 1][r]) } else { (rows[r][c], rows[r][c + 1]) };
-                *value = u32::from(high) << 16 | u32::from(low);
+                *value = if trans { element(c + 1, r) << 16 | element(c, r) } else { (rows[r] >> (16 * c)) as u32 };
             }
         }
         Ok(())

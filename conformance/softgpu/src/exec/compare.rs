@@ -59,6 +59,7 @@ fn floating<T: Copy, V: PartialOrd>(cmp: Cmp, a: &[T; 32], b: &[T; 32], f: impl 
 }
 
 impl Warp {
+    #[inline(always)]
     pub(super) fn setp(&mut self, s: &Setp, active: u32) {
         let (a, b) = (s.a as usize, s.b as usize);
         let halves = |format| move |x: u32| widen(format, x as u16);

@@ -1,6 +1,7 @@
 //! Arithmetic instructions: sources to destination, under the mask.
 
 use super::Warp;
+use crate::alu::float::NAN;
 use crate::alu::{L32, L64, bits, convert, float, half, int, map1, map2};
 use crate::isa::{Alu32, Alu64, Carry, Cvt, HalfFormat, Mode, Op, R, Round};
 use crate::ptx::Type;
@@ -36,48 +37,6 @@ fn alu64(op: Alu64, a: &L64, b: &L64, c: &L64, out: &mut L64) {
     }
 }
 
-/// A 32-bit operation, to be compiled for the machine's vectors.
-struct Narrow<'a> {
-    warp: &'a mut Warp,
-    op: Alu32,
-    d: R,
-    sources: [R; 3],
-    active: u32,
-}
-
-impl pulp::WithSimd for Narrow<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _simd: S) {
-        let [a, b, c] = self.sources;
-        let mut out = [0; 32];
-        alu32(self.op, self.warp.l32(a), self.warp.l32(b), self.warp.l32(c), &mut out);
-        self.warp.set32(self.d, &out, self.active);
-    }
-}
-
-/// A 64-bit operation, likewise.
-struct Wide<'a> {
-    warp: &'a mut Warp,
-    op: Alu64,
-    d: R,
-    sources: [R; 3],
-    active: u32,
-}
-
-impl pulp::WithSimd for Wide<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _simd: S) {
-        let [a, b, c] = self.sources;
-        let mut out = [0; 32];
-        alu64(self.op, self.warp.l64(a), self.warp.l64(b), self.warp.l64(c), &mut out);
-        self.warp.set64(self.d, &out, self.active);
-    }
-}
-
 impl Warp {
     #[inline(always)]
     fn l32(&self, r: R) -> &L32 {
@@ -89,160 +48,150 @@ impl Warp {
         &self.r64[r as usize]
     }
 
-    pub(super) fn alu32(&mut self, arch: pulp::Arch, op: Alu32, d: R, sources: [R; 3], active: u32) {
-        arch.dispatch(Narrow { warp: self, op, d, sources, active });
+    #[inline(always)]
+    pub(super) fn alu32(&mut self, op: Alu32, d: R, [a, b, c]: [R; 3], active: u32) {
+        let mut out = [0; 32];
+        alu32(op, self.l32(a), self.l32(b), self.l32(c), &mut out);
+        self.set32(d, &out, active);
     }
 
-    pub(super) fn alu64(&mut self, arch: pulp::Arch, op: Alu64, d: R, sources: [R; 3], active: u32) {
-        arch.dispatch(Wide { warp: self, op, d, sources, active });
+    #[inline(always)]
+    pub(super) fn alu64(&mut self, op: Alu64, d: R, [a, b, c]: [R; 3], active: u32) {
+        let mut out = [0; 32];
+        alu64(op, self.l64(a), self.l64(b), self.l64(c), &mut out);
+        self.set64(d, &out, active);
+    }
+
+    /// Writes a 32-bit register.
+    #[inline(always)]
+    fn narrow(&mut self, d: R, active: u32, f: impl FnOnce(&Self, &mut L32)) {
+        let mut out = [0; 32];
+        f(self, &mut out);
+        self.set32(d, &out, active);
+    }
+
+    /// Writes a 64-bit register.
+    #[inline(always)]
+    fn wide(&mut self, d: R, active: u32, f: impl FnOnce(&Self, &mut L64)) {
+        let mut out = [0; 32];
+        f(self, &mut out);
+        self.set64(d, &out, active);
     }
 
     /// Everything that only reads registers and writes one or a few; `false` if `op` is something else.
     #[allow(clippy::too_many_lines)] // one short arm for each instruction
+    #[inline(always)]
     pub(super) fn compute(&mut self, op: &Op, active: u32) -> bool {
         match *op {
-            Op::Mov32(d, a) => {
-                let a = *self.l32(a);
-                self.set32(d, &a, active);
-                return true;
-            }
-            Op::Mov64(d, a) => {
-                let a = *self.l64(a);
-                self.set64(d, &a, active);
-                return true;
-            }
-            _ => {}
-        }
-        let (mut o32, mut o64) = ([0u32; 32], [0u64; 32]);
-        let (d, wide) = match *op {
-            Op::Shl64(d, a, n) => {
-                map2(self.l64(a), self.l32(n), &mut o64, |x, n| if n < 64 { x << n } else { 0 });
-                (d, true)
-            }
-            Op::Shr64(signed, d, a, n) => {
-                map2(self.l64(a), self.l32(n), &mut o64, |x, n| match (signed, n < 64) {
+            Op::Mov32(d, a) => self.narrow(d, active, |w, out| *out = *w.l32(a)),
+            Op::Mov64(d, a) => self.wide(d, active, |w, out| *out = *w.l64(a)),
+            Op::Shl64(d, a, n) => self.wide(d, active, |w, out| {
+                map2(w.l64(a), w.l32(n), out, |x, n| if n < 64 { x << n } else { 0 });
+            }),
+            Op::Shr64(signed, d, a, n) => self.wide(d, active, |w, out| {
+                map2(w.l64(a), w.l32(n), out, |x, n| match (signed, n < 64) {
                     (false, true) => x >> n,
                     (false, false) => 0,
                     (true, _) => (x as i64 >> n.min(63)) as u64,
                 });
-                (d, true)
-            }
+            }),
             Op::Wide32(signed, d, a, b) => {
-                int::wide32(signed, self.l32(a), self.l32(b), &mut o64);
-                (d, true)
+                self.wide(d, active, |w, out| int::wide32(signed, w.l32(a), w.l32(b), out));
             }
-            Op::MadWide32(signed, d, a, b, c) => {
-                int::wide32(signed, self.l32(a), self.l32(b), &mut o64);
-                let product = o64;
-                map2(&product, self.l64(c), &mut o64, u64::wrapping_add);
-                (d, true)
-            }
+            Op::MadWide32(signed, d, a, b, c) => self.wide(d, active, |w, out| {
+                let mut product = [0; 32];
+                int::wide32(signed, w.l32(a), w.l32(b), &mut product);
+                map2(&product, w.l64(c), out, u64::wrapping_add);
+            }),
             Op::Wide16(signed, d, a, b) => {
-                int::wide16(signed, self.l32(a), self.l32(b), &mut o32);
-                (d, false)
+                self.narrow(d, active, |w, out| int::wide16(signed, w.l32(a), w.l32(b), out));
             }
-            Op::MadWide16(signed, d, a, b, c) => {
-                int::wide16(signed, self.l32(a), self.l32(b), &mut o32);
-                let product = o32;
-                map2(&product, self.l32(c), &mut o32, u32::wrapping_add);
-                (d, false)
-            }
-            Op::Pack16(d, a, b) => {
-                map2(self.l32(a), self.l32(b), &mut o32, |x, y| x & 0xffff | y << 16);
-                (d, false)
-            }
-            Op::Pack32(d, a, b) => {
-                map2(self.l32(a), self.l32(b), &mut o64, |x, y| u64::from(y) << 32 | u64::from(x));
-                (d, true)
-            }
-            Op::Pack64x16(d, parts) => {
-                for (i, part) in parts.iter().enumerate() {
-                    for l in 0..32 {
-                        o64[l] |= u64::from(self.r32[*part as usize][l] as u16) << (16 * i);
-                    }
-                }
-                (d, true)
-            }
-            Op::Selp32(d, a, b, p) => {
-                let p = self.preds[p as usize];
-                let (a, b) = (self.l32(a), self.l32(b));
+            Op::MadWide16(signed, d, a, b, c) => self.narrow(d, active, |w, out| {
+                let mut product = [0; 32];
+                int::wide16(signed, w.l32(a), w.l32(b), &mut product);
+                map2(&product, w.l32(c), out, u32::wrapping_add);
+            }),
+            Op::Pack16(d, a, b) => self.narrow(d, active, |w, out| {
+                map2(w.l32(a), w.l32(b), out, |x, y| x & 0xffff | y << 16);
+            }),
+            Op::Pack32(d, a, b) => self.wide(d, active, |w, out| {
+                map2(w.l32(a), w.l32(b), out, |x, y| u64::from(y) << 32 | u64::from(x));
+            }),
+            Op::Selp32(d, a, b, p) => self.narrow(d, active, |w, out| {
+                let (p, a, b) = (w.preds[p as usize], w.l32(a), w.l32(b));
                 for l in 0..32 {
-                    o32[l] = if p >> l & 1 == 1 { a[l] } else { b[l] };
+                    out[l] = if p >> l & 1 == 1 { a[l] } else { b[l] };
                 }
-                (d, false)
-            }
-            Op::Selp64(d, a, b, p) => {
-                let p = self.preds[p as usize];
-                let (a, b) = (self.l64(a), self.l64(b));
+            }),
+            Op::Selp64(d, a, b, p) => self.wide(d, active, |w, out| {
+                let (p, a, b) = (w.preds[p as usize], w.l64(a), w.l64(b));
                 for l in 0..32 {
-                    o64[l] = if p >> l & 1 == 1 { a[l] } else { b[l] };
+                    out[l] = if p >> l & 1 == 1 { a[l] } else { b[l] };
                 }
-                (d, true)
-            }
-            Op::Mask(d, p, ones) => {
-                let p = self.preds[p as usize];
-                for l in 0..32 {
-                    o32[l] = if p >> l & 1 == 1 { ones } else { 0 };
+            }),
+            Op::Mask(d, p, ones) => self.narrow(d, active, |w, out| {
+                let p = w.preds[p as usize];
+                for (l, out) in out.iter_mut().enumerate() {
+                    *out = if p >> l & 1 == 1 { ones } else { 0 };
                 }
-                (d, false)
-            }
+            }),
             Op::CvtPack(format, mode, d, a, b) => {
-                self.pack_halves(format, mode, a, b, &mut o32);
-                (d, false)
+                self.narrow(d, active, |w, out| w.pack_halves(format, mode, a, b, out));
             }
-            Op::Bfi32(d, [a, b, position, length]) => {
-                for l in 0..32 {
-                    let r = |r: R| self.r32[r as usize][l];
-                    o32[l] = bits::insert(r(a).into(), r(b).into(), r(position), r(length), 32) as u32;
-                }
-                (d, false)
-            }
-            Op::Bfi64(d, a, b, position, length) => {
-                for l in 0..32 {
-                    let (x, y) = (self.r64[a as usize][l], self.r64[b as usize][l]);
-                    o64[l] = bits::insert(x, y, self.r32[position as usize][l], self.r32[length as usize][l], 64);
-                }
-                (d, true)
-            }
-            Op::Bfe64(signed, d, a, position, length) => {
-                for l in 0..32 {
-                    let (p, n) = (self.r32[position as usize][l], self.r32[length as usize][l]);
-                    o64[l] = bits::extract(signed, self.r64[a as usize][l], p, n, 64);
-                }
-                (d, true)
-            }
-            Op::Popc64(d, a) => {
-                map1(self.l64(a), &mut o32, u64::count_ones);
-                (d, false)
-            }
-            Op::Clz64(d, a) => {
-                map1(self.l64(a), &mut o32, u64::leading_zeros);
-                (d, false)
-            }
-            Op::Bfind64 { signed, shift, d, a } => {
-                let folded = |x: u64| if signed && x >> 63 == 1 { !x } else { x };
-                map1(self.l64(a), &mut o32, |x| bits::found(folded(x), 64, shift));
-                (d, false)
-            }
-            Op::Slct { float, wide, d, a, b, c } => {
-                let c = *self.l32(c);
-                let first = c.map(|c| if float { f32::from_bits(c) >= 0.0 } else { c as i32 >= 0 });
-                for l in 0..32 {
-                    let r = if first[l] { a } else { b };
-                    if wide {
-                        o64[l] = self.r64[r as usize][l];
-                    } else {
-                        o32[l] = self.r32[r as usize][l];
+            _ => return self.fields(op, active) || self.several(op, active),
+        }
+        true
+    }
+
+    /// Bit fields, counts of bits, and what else is rare.
+    fn fields(&mut self, op: &Op, active: u32) -> bool {
+        match *op {
+            Op::Pack64x16(d, parts) => self.wide(d, active, |w, out| {
+                for (i, part) in parts.into_iter().enumerate() {
+                    for (out, x) in out.iter_mut().zip(w.l32(part)) {
+                        *out |= u64::from(*x as u16) << (16 * i);
                     }
                 }
-                (d, wide)
+            }),
+            Op::Bfi32(d, sources) => self.narrow(d, active, |w, out| {
+                for (l, out) in out.iter_mut().enumerate() {
+                    let [a, b, position, length] = sources.map(|r| w.l32(r)[l]);
+                    *out = bits::insert(a.into(), b.into(), position, length, 32) as u32;
+                }
+            }),
+            Op::Bfi64(d, a, b, position, length) => self.wide(d, active, |w, out| {
+                for (l, out) in out.iter_mut().enumerate() {
+                    *out = bits::insert(w.l64(a)[l], w.l64(b)[l], w.l32(position)[l], w.l32(length)[l], 64);
+                }
+            }),
+            Op::Bfe64(signed, d, a, position, length) => self.wide(d, active, |w, out| {
+                for (l, out) in out.iter_mut().enumerate() {
+                    *out = bits::extract(signed, w.l64(a)[l], w.l32(position)[l], w.l32(length)[l], 64);
+                }
+            }),
+            Op::Popc64(d, a) => self.narrow(d, active, |w, out| map1(w.l64(a), out, u64::count_ones)),
+            Op::Clz64(d, a) => self.narrow(d, active, |w, out| map1(w.l64(a), out, u64::leading_zeros)),
+            Op::Bfind64 { signed, shift, d, a } => self.narrow(d, active, |w, out| {
+                let folded = |x: u64| if signed && x >> 63 == 1 { !x } else { x };
+                map1(w.l64(a), out, |x| bits::found(folded(x), 64, shift));
+            }),
+            Op::Slct { float, wide, d, a, b, c } => {
+                let first = self.l32(c).map(|c| if float { f32::from_bits(c) >= 0.0 } else { c as i32 >= 0 });
+                if wide {
+                    self.wide(d, active, |w, out| {
+                        for (l, out) in out.iter_mut().enumerate() {
+                            *out = w.l64(if first[l] { a } else { b })[l];
+                        }
+                    });
+                } else {
+                    self.narrow(d, active, |w, out| {
+                        for (l, out) in out.iter_mut().enumerate() {
+                            *out = w.l32(if first[l] { a } else { b })[l];
+                        }
+                    });
+                }
             }
-            _ => return self.several(op, active),
-        };
-        if wide {
-            self.set64(d, &o64, active);
-        } else {
-            self.set32(d, &o32, active);
+            _ => return false,
         }
         true
     }
@@ -311,10 +260,43 @@ impl Warp {
         }
     }
 
+    #[inline(always)]
     pub(super) fn cvt(&mut self, cvt: Cvt, wide_from: bool, wide_to: bool, d: R, a: R, active: u32) {
-        if !wide_from && !wide_to && self.quick_cvt(cvt, d, a, active) {
-            return;
+        let done = match (wide_from, wide_to) {
+            (false, false) => self.quick_cvt(cvt, d, a, active),
+            _ => self.resize(cvt, d, a, active),
+        };
+        if !done {
+            self.slow_cvt(cvt, wide_from, wide_to, d, a, active);
         }
+    }
+
+    /// Integers of 32 bits to 64 and back, as addresses need them, and sums of doubles that are narrowed.
+    #[inline(always)]
+    fn resize(&mut self, cvt: Cvt, d: R, a: R, active: u32) -> bool {
+        if cvt.mode != Mode::default() {
+            return false;
+        }
+        match (cvt.from, cvt.to) {
+            (Type::U32, Type::U64 | Type::S64) => self.wide(d, active, |w, out| map1(w.l32(a), out, u64::from)),
+            (Type::S32, Type::U64 | Type::S64) => {
+                self.wide(d, active, |w, out| map1(w.l32(a), out, |x| i64::from(x as i32) as u64));
+            }
+            (Type::U64 | Type::S64, Type::U32 | Type::S32) => {
+                self.narrow(d, active, |w, out| map1(w.l64(a), out, |x| x as u32));
+            }
+            (Type::F64, Type::F32) => self.narrow(d, active, |w, out| {
+                map1(w.l64(a), out, |x| {
+                    let x = f64::from_bits(x) as f32;
+                    if x.is_nan() { NAN } else { x.to_bits() }
+                });
+            }),
+            _ => return false,
+        }
+        true
+    }
+
+    fn slow_cvt(&mut self, cvt: Cvt, wide_from: bool, wide_to: bool, d: R, a: R, active: u32) {
         let mut out = [0u64; 32];
         for l in super::lanes(active) {
             let bits = if wide_from { self.r64[a as usize][l] } else { self.r32[a as usize][l].into() };
@@ -330,6 +312,7 @@ impl Warp {
     }
 
     /// The conversions that kernels spend time in.
+    #[inline(always)]
     fn quick_cvt(&mut self, cvt: Cvt, d: R, a: R, active: u32) -> bool {
         let mode = cvt.mode;
         let plain = mode == Mode { round: mode.round, ..Mode::default() };
@@ -345,6 +328,10 @@ impl Warp {
             (Type::F32, Type::BF16) => {
                 map1(a, &mut out, |x| u32::from(convert::single_to_half(HalfFormat::BF16, mode, f32::from_bits(x))));
             }
+            (Type::F16, Type::F32) => map1(a, &mut out, |x| {
+                let x = half::widen_f16(x & 0xffff);
+                if x.is_nan() { NAN } else { x.to_bits() }
+            }),
             (Type::S32, Type::F32) => map1(a, &mut out, |x| (x as i32 as f32).to_bits()),
             (Type::U32, Type::F32) => map1(a, &mut out, |x| (x as f32).to_bits()),
             (Type::U16, Type::U32) | (Type::U32, Type::U16) => map1(a, &mut out, |x| x & 0xffff),

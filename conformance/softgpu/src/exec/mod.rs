@@ -4,6 +4,8 @@
 //! with it. A group that spins is passed over after a while, so that the lanes it waits for get their turn.
 
 mod asynchronous;
+mod check;
+mod coalesced;
 mod collective;
 mod compare;
 mod compute;

@@ -15,9 +15,32 @@ enum Next {
     Pause,
 }
 
+/// A warp's turn, to be compiled for the machine's vectors: calling into vector code for every instruction would cost more
+/// than most of them do.
+struct Turn<'t, 'm> {
+    warp: &'t mut Warp,
+    machine: &'t mut Machine<'m>,
+    block: &'t mut Block,
+    quantum: u64,
+}
+
+impl pulp::WithSimd for Turn<'_, '_> {
+    type Output = Outcome<Stop>;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _simd: S) -> Outcome<Stop> {
+        self.warp.take_turn(self.machine, self.block, self.quantum)
+    }
+}
+
 impl Warp {
     /// Runs until the warp is done, can't go on, or has executed `quantum` instructions.
-    pub(crate) fn run(&mut self, m: &mut Machine, b: &mut Block, quantum: u64) -> Outcome<Stop> {
+    pub(crate) fn run(&mut self, machine: &mut Machine, block: &mut Block, quantum: u64) -> Outcome<Stop> {
+        machine.arch.dispatch(Turn { warp: self, machine, block, quantum })
+    }
+
+    #[inline(always)]
+    fn take_turn(&mut self, m: &mut Machine, b: &mut Block, quantum: u64) -> Outcome<Stop> {
         let end = m.steps + quantum;
         loop {
             let Some((group, limit)) = self.choose() else {
@@ -34,6 +57,7 @@ impl Warp {
     }
 
     /// Executes the group until the groups change or it meets another; `true` to stop the warp.
+    #[inline(always)]
     fn straight(&mut self, m: &mut Machine, b: &mut Block, group: usize, limit: u32, end: u64) -> Outcome<bool> {
         let code = &m.kernel.code;
         let mut pc = self.groups[group].pc;
@@ -57,8 +81,8 @@ impl Warp {
                 continue;
             }
             match &ins.op {
-                Op::Alu32(op, d, s) => self.alu32(m.arch, *op, *d, *s, active),
-                Op::Alu64(op, d, s) => self.alu64(m.arch, *op, *d, *s, active),
+                Op::Alu32(op, d, s) => self.alu32(*op, *d, *s, active),
+                Op::Alu64(op, d, s) => self.alu64(*op, *d, *s, active),
                 Op::Setp(s) => self.setp(s, active),
                 Op::Load(access) => self.load(m, b, access, active)?,
                 Op::Store(access) => self.store(m, b, access, active)?,
@@ -169,7 +193,7 @@ impl Warp {
                 if self.whole(group, active, "`mma.sync`")? == Gather::Wait {
                     return Ok(Next::Choose);
                 }
-                crate::tensor::mma(mma, self);
+                crate::tensor::mma(mma, m.arch, &mut self.r32, &mut self.r64);
             }
             Op::Movmatrix(d, a) => {
                 if self.whole(group, active, "`movmatrix`")? == Gather::Wait {
