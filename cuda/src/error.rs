@@ -85,6 +85,13 @@ pub enum CudaError {
         /// The driver's name for the fault.
         code: String,
     },
+    /// A library that was asked for is not there, or a call to it failed.
+    Library {
+        /// Its name.
+        library: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// An argument is not what it should be.
     Argument {
         /// Its name.
@@ -134,6 +141,7 @@ impl fmt::Display for CudaError {
             Self::OutOfMemory { what, bytes } => write!(f, "{what}: no memory for {bytes} bytes on the device"),
             Self::Launch { kernel, configuration, code } => write!(f, "launch of {kernel} ({configuration}): {code}"),
             Self::Driver { what, code } => write!(f, "{what}: {code}"),
+            Self::Library { library, problem } => write!(f, "{library}: {problem}"),
             Self::Argument { argument, got, expected } => write!(f, "{argument}: got {got}, expected {expected}"),
             Self::Unsupported { what } => write!(f, "unsupported: {what}"),
         }

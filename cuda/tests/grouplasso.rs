@@ -244,3 +244,64 @@ fn whoever_watches_may_end_it() {
     let solution = cuda.solve(&spec, &data, &stopping, None, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((solution.stopped, solution.iterations), (Stopped::Iterations, 25));
 }
+
+/// cuBLAS, or what stands in for it: the software GPU's library, or NVIDIA's; `None` with a line that says why not.
+#[cfg(feature = "cublas")]
+fn blas(device: &tilewright_cuda::Device) -> Option<tilewright_cuda::grouplasso::Cublas> {
+    use tilewright_cuda::grouplasso::Cublas;
+    let found = match std::env::var_os("TILEWRIGHT_SOFTGPU_LIB") {
+        // SAFETY: the software driver's library has the entry points.
+        Some(path) => unsafe { Cublas::at(device, path) },
+        None => Cublas::new(device),
+    };
+    found.inspect_err(|error| eprintln!("skipped 1: {error}")).ok()
+}
+
+#[cfg(feature = "cublas")]
+#[test]
+fn answers_by_cublas_are_certified() {
+    let Some(turn) = device() else { return };
+    let Some(blas) = blas(&turn.device) else { return };
+    let cuda = CudaGroupLasso::with_cublas(&turn.device, blas).unwrap();
+    solve_in::<f64>(&cuda, Loss::LeastSquares, 1);
+    solve_in::<f32>(&cuda, Loss::Multinomial, 2);
+    solve_in::<f16>(&cuda, Loss::LeastSquares, 3);
+}
+
+#[cfg(feature = "cublas")]
+#[test]
+fn cublas_multiplies_matrices_of_any_size() {
+    use tilewright_cuda::Buffer;
+    let Some(turn) = device() else { return };
+    let Some(mut blas) = blas(&turn.device) else { return };
+    let mut random = Random(5);
+    for [m, n, k] in [[1, 1, 1], [3, 5, 2], [7, 1, 9], [4, 6, 0], [0, 3, 2], [2, 0, 3]] {
+        // Integers: every order of summation gives the same.
+        let mut numbers = |len: usize| (0..len).map(|_| random.below(19) as f64 - 9.0).collect::<Vec<_>>();
+        let (a, b) = (numbers(m * k), numbers(k * n));
+        let there = |x: &[f64]| Buffer::from_slice(&turn.device, "matrix", x).unwrap();
+        for transposed in [false, true] {
+            let mut c = there(&vec![f64::NAN; m * n]);
+            blas.product([m, n, k], &there(&a), (&there(&b), transposed), &mut c).unwrap();
+            let entry = |i: usize, j: usize| if transposed { b[i * n + j] } else { b[j * k + i] };
+            let expected = (0..m * n).map(|at| (0..k).map(|i| a[i * m + at % m] * entry(i, at / m)).sum::<f64>());
+            assert_eq!(c.to_vec().unwrap(), expected.collect::<Vec<_>>(), "{m} {n} {k} {transposed} {}", fault());
+        }
+    }
+    let zeros = |n: usize| Buffer::<f64>::zeros(&turn.device, "matrix", n).unwrap();
+    let error = blas.product([2, 2, 2], &zeros(4), (&zeros(3), false), &mut zeros(4)).unwrap_err();
+    assert_eq!(error.to_string(), "B: got 3 numbers, expected 4");
+}
+
+#[cfg(feature = "cublas")]
+#[test]
+fn what_is_not_cublas_is_an_error() {
+    use tilewright_cuda::grouplasso::Cublas;
+    let Some(turn) = device() else { return };
+    // SAFETY: there is nothing.
+    let error = unsafe { Cublas::at(&turn.device, "/nowhere/libcublas.so") }.unwrap_err().to_string();
+    assert!(error.starts_with("cuBLAS: ") && !error.contains('\n'), "{error}");
+    // SAFETY: the C library's mathematics has none of the entry points.
+    let error = unsafe { Cublas::at(&turn.device, "libm.so.6") }.unwrap_err();
+    assert_eq!(error.to_string(), "cuBLAS: it lacks cublasCreate_v2");
+}

@@ -4,16 +4,22 @@
 //! |---|---|
 //! | `kernels` | the kernels of `grouplasso.cu` and what they are given |
 //! | [`ResidentGroupLasso`] | proximal operators, scores and selection for data that stay on the device |
+//! | `Cublas` | with the feature `cublas`: the solver's products by NVIDIA's library |
 //! | `solver` | the accelerated proximal gradient method, with its certificate |
 //! | [`CudaGroupLasso`] | the traits of `tilewright-grouplasso`, for data on the host |
 //!
 //! Proximal operators, scores and selections have the bits that the definition gives. The solver's products are sums in the
-//! order of the arrays, so its answers are the same in every run and on every device.
+//! order of the arrays, so its answers are the same in every run and on every device; with cuBLAS they are what cuBLAS makes
+//! them, and certified all the same.
 
+#[cfg(feature = "cublas")]
+mod cublas;
 mod kernels;
 mod resident;
 mod solver;
 
+#[cfg(feature = "cublas")]
+pub use cublas::Cublas;
 pub use kernels::UNIT;
 pub use resident::{ResidentGroupLasso, ResidentGroups};
 
@@ -58,6 +64,15 @@ impl CudaGroupLasso {
     /// [`CudaError::Load`], [`CudaError::OutOfMemory`].
     pub fn new(device: &Device) -> Result<Self, CudaError> {
         Ok(Self { resident: Mutex::new(ResidentGroupLasso::new(device)?) })
+    }
+
+    /// With the solver's products by cuBLAS.
+    ///
+    /// # Errors
+    /// [`CudaError::Load`], [`CudaError::OutOfMemory`].
+    #[cfg(feature = "cublas")]
+    pub fn with_cublas(device: &Device, blas: Cublas) -> Result<Self, CudaError> {
+        Ok(Self { resident: Mutex::new(ResidentGroupLasso::new(device)?.with_cublas(blas)) })
     }
 
     fn resident(&self) -> MutexGuard<'_, ResidentGroupLasso> {
@@ -115,6 +130,6 @@ impl<T: Element> GroupLassoSolver<T> for CudaGroupLasso {
         start: Option<&Start>,
         watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<Solution, GroupLassoError> {
-        solver::solve(&self.resident(), spec, data, stopping, start, watch)
+        solver::solve(&mut self.resident(), spec, data, stopping, start, watch)
     }
 }

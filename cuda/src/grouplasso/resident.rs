@@ -58,6 +58,8 @@ pub struct ResidentGroupLasso {
     histogram: Buffer<u32>,
     states: Buffer<u64>,
     tiles: Buffer<u32>,
+    #[cfg(feature = "cublas")]
+    pub(super) blas: Option<super::Cublas>,
 }
 
 impl ResidentGroupLasso {
@@ -72,7 +74,17 @@ impl ResidentGroupLasso {
             histogram: Buffer::zeros(device, "histogram", DIGITS)?,
             states: Buffer::uninit(device, "tile states", 0)?,
             tiles: Buffer::zeros(device, "tile counter", 1)?,
+            #[cfg(feature = "cublas")]
+            blas: None,
         })
+    }
+
+    /// The solver's products by cuBLAS. `X` is then kept in `f64`, standardised, and with a column for each copy of a feature.
+    #[cfg(feature = "cublas")]
+    #[must_use]
+    pub fn with_cublas(mut self, blas: super::Cublas) -> Self {
+        self.blas = Some(blas);
+        self
     }
 
     /// The device.

@@ -23,7 +23,7 @@ const CHECK: usize = 10;
 const PATIENCE: usize = 500;
 
 pub(super) fn solve<T: Element>(
-    resident: &ResidentGroupLasso,
+    resident: &mut ResidentGroupLasso,
     spec: &GroupLassoSpec,
     data: &Data<'_, T>,
     stopping: &Stopping,
@@ -66,12 +66,31 @@ pub(super) fn solve<T: Element>(
 enum Features {
     Wide(Buffer<f64>),
     Narrow(Buffer<f32>),
+    /// `X` as the problem means it, a column for each row of `W`: what a plain product needs.
+    #[cfg(feature = "cublas")]
+    Standardised(Buffer<f64>),
 }
 
 impl Features {
     /// Column after column.
-    fn new<T: Element>(resident: &ResidentGroupLasso, data: &Data<'_, T>) -> Result<Self, CudaError> {
+    #[cfg_attr(not(feature = "cublas"), allow(unused_variables))]
+    fn new<T: Element>(
+        resident: &ResidentGroupLasso,
+        problem: &Problem<'_, T>,
+        data: &Data<'_, T>,
+    ) -> Result<Self, CudaError> {
         let (device, columns) = (resident.device(), data.x.t());
+        #[cfg(feature = "cublas")]
+        if resident.blas.is_some() {
+            let (layout, of) = (problem.layout(), problem.columns());
+            let column = |row: usize| {
+                let feature = layout.feature(row);
+                let (mean, scale) = (of.mean[feature], of.scale[feature]);
+                data.x.column(feature).to_owned().into_iter().map(move |x| (x.to_f64() - mean) / scale)
+            };
+            let x: Vec<f64> = (0..layout.rows()).flat_map(column).collect();
+            return Ok(Self::Standardised(Buffer::from_slice(device, "features", &x)?));
+        }
         if T::FORMAT.name == "f64" {
             let x: Vec<f64> = columns.iter().map(|x| x.to_f64()).collect();
             return Ok(Self::Wide(Buffer::from_slice(device, "features", &x)?));
@@ -81,9 +100,15 @@ impl Features {
     }
 }
 
+#[cfg(feature = "cublas")]
+fn blas(resident: &mut ResidentGroupLasso) -> Result<&mut super::Cublas, CudaError> {
+    let gone = || CudaError::Library { library: "cuBLAS", problem: "it was there when the solver began".into() };
+    resident.blas.as_mut().ok_or_else(gone)
+}
+
 /// FISTA's state: `W`, the extrapolated point `V`, and `t`.
 struct Run<'r, 'p, 'a, T> {
-    resident: &'r ResidentGroupLasso,
+    resident: &'r mut ResidentGroupLasso,
     problem: &'p Problem<'a, T>,
     features: Features,
     mean: Buffer<f64>,
@@ -115,12 +140,12 @@ enum Which {
 
 impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
     fn new(
-        resident: &'r ResidentGroupLasso,
+        resident: &'r mut ResidentGroupLasso,
         problem: &'p Problem<'a, T>,
         data: &Data<'_, T>,
         start: Option<&Start>,
     ) -> Result<Self, GroupLassoError> {
-        let (device, layout, (rows, outputs)) = (resident.device(), problem.layout(), problem.shape());
+        let (layout, (rows, outputs)) = (problem.layout(), problem.shape());
         let (mut w, b) = match start {
             Some(start) => {
                 problem.check_start(start)?;
@@ -139,10 +164,11 @@ impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
         let copies = layout.has_copies().then(|| (0..rows).map(|row| layout.feature(row) as u64).collect::<Vec<_>>());
         let w: Vec<f64> = w.into_iter().collect();
         let blocks = resident.many(w.len()).grid[0] as usize;
+        let device = &resident.device().clone();
         Ok(Self {
+            features: Features::new(resident, problem, data)?,
             resident,
             problem,
-            features: Features::new(resident, data)?,
             mean: Buffer::from_slice(device, "means", &problem.columns().mean)?,
             scale: Buffer::from_slice(device, "scales", &problem.columns().scale)?,
             copies: copies.map(|copies| Buffer::from_slice(device, "copies", &copies)).transpose()?,
@@ -160,12 +186,8 @@ impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
         })
     }
 
-    fn columns(&self, transposed: bool) -> ColumnsArgument {
+    fn columns(&self, (x, wide): (u64, u32), transposed: bool) -> ColumnsArgument {
         let (rows, outputs) = self.problem.shape();
-        let (x, wide) = match &self.features {
-            Features::Wide(x) => (x.address(), 1),
-            Features::Narrow(x) => (x.address(), 0),
-        };
         ColumnsArgument {
             x,
             mean: self.mean.address(),
@@ -186,16 +208,32 @@ impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
 
     /// `X W`, on the host.
     fn times(&mut self, which: Which) -> Result<Array2<f64>, GroupLassoError> {
-        let (samples, outputs) = (self.problem.response().samples(), self.problem.shape().1);
+        let (samples, (rows, outputs)) = (self.problem.response().samples(), self.problem.shape());
         let right = match which {
             Which::Iterate => &self.w,
             Which::Extrapolated => &self.v,
             Which::Next => &self.next,
         };
+        let x = match &self.features {
+            Features::Wide(x) => (x.address(), 1),
+            Features::Narrow(x) => (x.address(), 0),
+            #[cfg(feature = "cublas")]
+            Features::Standardised(x) => {
+                // Rows end to end are the columns of the transpose: (X W)ᵀ = Wᵀ Xᵀ.
+                let sizes = [outputs, samples, rows];
+                blas(self.resident)?.product(sizes, right, (x, true), &mut self.predictions)?;
+                return self.predicted();
+            }
+        };
         let launch = self.resident.kernels.product.launch(Self::squares(samples, outputs));
-        let launch = launch.value(self.columns(false)).read(right).write(&mut self.predictions);
+        let launch = launch.value(self.columns(x, false)).read(right).write(&mut self.predictions);
         // SAFETY: `X` has a column for each row of `W`, `W` a row for each, and the predictions a row for each sample.
         unsafe { launch.run() }?;
+        self.predicted()
+    }
+
+    fn predicted(&self) -> Result<Array2<f64>, GroupLassoError> {
+        let (samples, outputs) = (self.problem.response().samples(), self.problem.shape().1);
         let z = self.predictions.to_vec()?;
         Array2::from_shape_vec((samples, outputs), z)
             .map_err(|error| GroupLassoError::Backend { problem: error.to_string() })
@@ -204,16 +242,25 @@ impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
     /// `Xᵀ ω̂ R`, which stays on the device.
     fn correlate(&mut self, residual: &Array2<f64>) -> Result<(), CudaError> {
         let omega = self.problem.response().omega();
-        let rows = residual.axis_iter(Axis(0)).zip(omega);
+        let residuals = residual.axis_iter(Axis(0)).zip(omega);
         let weighted: Vec<f64> =
-            rows.flat_map(|(row, omega)| row.iter().map(|r| omega * r).collect::<Vec<_>>()).collect();
+            residuals.flat_map(|(row, omega)| row.iter().map(|r| omega * r).collect::<Vec<_>>()).collect();
         self.predictions.upload(&weighted)?;
         let (rows, outputs) = self.problem.shape();
         if rows * outputs == 0 {
             return Ok(());
         }
+        let x = match &self.features {
+            Features::Wide(x) => (x.address(), 1),
+            Features::Narrow(x) => (x.address(), 0),
+            #[cfg(feature = "cublas")]
+            Features::Standardised(x) => {
+                let sizes = [outputs, rows, self.problem.response().samples()];
+                return blas(self.resident)?.product(sizes, &self.predictions, (x, false), &mut self.downhill);
+            }
+        };
         let launch = self.resident.kernels.product.launch(Self::squares(rows, outputs));
-        let launch = launch.value(self.columns(true)).read(&self.predictions).write(&mut self.downhill);
+        let launch = launch.value(self.columns(x, true)).read(&self.predictions).write(&mut self.downhill);
         // SAFETY: as above, with the result of `W`'s shape.
         unsafe { launch.run() }
     }

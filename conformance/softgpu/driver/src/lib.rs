@@ -19,12 +19,15 @@
 //! `softgpu_set_seed` chooses the schedule of the launches to come, and `softgpu_load_instead` gives a module another text
 //! than the one its owner loads: that is how faults are planted in kernels.
 //!
+//! The library is also a cuBLAS of one function, `cublasDgemm_v2`, for backends that leave matrix products to that.
+//!
 //! A test loads the library with [`open`] before its first call into cudarc, which then finds it by its name.
 
 #![allow(non_snake_case)]
 // The entry points are public to the loader, not to Rust.
 #![allow(unreachable_pub)]
 
+mod blas;
 mod code;
 mod context;
 mod instead;
