@@ -1,222 +1,29 @@
-//! `mma.sync`, `ldmatrix` and `movmatrix` against matrix products of small integers, which every format holds exactly.
-//!
-//! Fragments are laid out here as the manual tabulates them, element by element.
+//! `mma.sync`, `ldmatrix` and `movmatrix` by the table of `golden/tensor.rs`, which a real GPU is asked too.
 
-use std::fmt::Write as _;
+#[path = "golden/tensor.rs"]
+mod trials;
 
 use tilewright_softgpu::{FaultKind, Gpu, Launch, Module, Settings};
-
-/// One form of `mma`.
-struct Form {
-    text: &'static str,
-    m: usize,
-    k: usize,
-    /// Bytes of an element of A and B, and of the accumulator.
-    bytes: usize,
-    c_bytes: usize,
-    encode: fn(i32) -> u64,
-    encode_c: fn(i32) -> u64,
-}
-
-fn f16(x: i32) -> u64 {
-    half::f16::from_f32(x as f32).to_bits().into()
-}
-
-fn bf16(x: i32) -> u64 {
-    half::bf16::from_f32(x as f32).to_bits().into()
-}
-
-fn f32(x: i32) -> u64 {
-    (x as f32).to_bits().into()
-}
-
-fn f64(x: i32) -> u64 {
-    f64::from(x).to_bits()
-}
-
-fn s8(x: i32) -> u64 {
-    u64::from(x as u8)
-}
-
-fn s32(x: i32) -> u64 {
-    u64::from(x as u32)
-}
-
-fn forms() -> Vec<Form> {
-    let form = |text, m, k, bytes, c_bytes, encode, encode_c| Form { text, m, k, bytes, c_bytes, encode, encode_c };
-    vec![
-        form("m16n8k16.row.col.f32.f16.f16.f32", 16, 16, 2, 4, f16, f32),
-        form("m16n8k16.row.col.f32.bf16.bf16.f32", 16, 16, 2, 4, bf16, f32),
-        form("m16n8k16.row.col.f16.f16.f16.f16", 16, 16, 2, 2, f16, f16),
-        form("m16n8k8.row.col.f32.f16.f16.f32", 16, 8, 2, 4, f16, f32),
-        form("m16n8k8.row.col.f32.bf16.bf16.f32", 16, 8, 2, 4, bf16, f32),
-        form("m16n8k8.row.col.f16.f16.f16.f16", 16, 8, 2, 2, f16, f16),
-        form("m16n8k8.row.col.f32.tf32.tf32.f32", 16, 8, 4, 4, f32, f32),
-        form("m16n8k4.row.col.f32.tf32.tf32.f32", 16, 4, 4, 4, f32, f32),
-        form("m8n8k4.row.col.f64.f64.f64.f64", 8, 4, 8, 8, f64, f64),
-        form("m16n8k32.row.col.s32.s8.s8.s32", 16, 32, 1, 4, s8, s32),
-        form("m16n8k16.row.col.s32.s8.s8.s32", 16, 16, 1, 4, s8, s32),
-    ]
-}
-
-/// Row and column of element `i` of lane `l`'s part of A, by the manual's tables for each element size.
-fn place_a(f: &Form, l: usize, i: usize) -> (usize, usize) {
-    let (g, t) = (l / 4, l % 4);
-    match f.bytes {
-        8 => (g, t),
-        4 => (if i & 1 == 0 { g } else { g + 8 }, if i < 2 { t } else { t + 4 }),
-        2 => {
-            let row = if i < 2 || (4..6).contains(&i) { g } else { g + 8 };
-            (row, t * 2 + (i & 1) + if i >= 4 { 8 } else { 0 })
-        }
-        _ => {
-            let row = if i < 4 || (8..12).contains(&i) { g } else { g + 8 };
-            (row, t * 4 + (i & 3) + if i >= 8 { 16 } else { 0 })
-        }
-    }
-}
-
-/// Row (along k) and column of element `i` of lane `l`'s part of B.
-fn place_b(f: &Form, l: usize, i: usize) -> (usize, usize) {
-    let (g, t) = (l / 4, l % 4);
-    let row = match f.bytes {
-        8 => t,
-        4 => t + 4 * i,
-        2 => t * 2 + (i & 1) + if i >= 2 { 8 } else { 0 },
-        _ => t * 4 + (i & 3) + if i >= 4 { 16 } else { 0 },
-    };
-    (row, g)
-}
-
-/// Row and column of element `i` of lane `l`'s part of C and D.
-fn place_c(l: usize, i: usize) -> (usize, usize) {
-    (if i < 2 { l / 4 } else { l / 4 + 8 }, l % 4 * 2 + (i & 1))
-}
-
-/// Elements, packed into registers of four bytes (eight for doubles), and each register into eight bytes.
-fn pack(elements: &[u64], bytes: usize) -> Vec<u64> {
-    let per = (4 / bytes).max(1);
-    elements.chunks(per).map(|c| c.iter().enumerate().map(|(i, x)| x << (8 * bytes * i)).sum()).collect()
-}
-
-fn registers(prefix: &str, count: usize) -> String {
-    let list: Vec<String> = (0..count).map(|i| format!("%{prefix}{i}")).collect();
-    format!("{{{}}}", list.join(", "))
-}
-
-fn kernel(f: &Form, counts: [usize; 3]) -> String {
-    let bits = if f.bytes == 8 { 64 } else { 32 };
-    let mut text = format!(
-        ".version 8.4\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 out, .param .u64 in) {{\n.reg \
-         .b{bits} %a<8>, %b<8>, %c<8>;\n.reg .b32 %t;\n.reg .b64 %o, %i;\nld.param.u64 %o, [out];\nld.param.u64 %i, \
-         [in];\nmov.u32 %t, %tid.x;\nmad.wide.u32 %o, %t, 96, %o;\nmad.wide.u32 %i, %t, 96, %i;\n"
-    );
-    let mut at = 0;
-    for (prefix, count) in ["a", "b", "c"].iter().zip(counts) {
-        for i in 0..count {
-            let _ = writeln!(text, "ld.global.b{bits} %{prefix}{i}, [%i+{at}];");
-            at += 8;
-        }
-    }
-    let [a, b, c] = [("a", counts[0]), ("b", counts[1]), ("c", counts[2])].map(|(p, n)| registers(p, n));
-    let _ = writeln!(text, "mma.sync.aligned.{} {c}, {a}, {b}, {c};", f.text);
-    for i in 0..counts[2] {
-        let _ = writeln!(text, "st.global.b{bits} [%o+{}], %c{i};", 8 * i);
-    }
-    text + "ret;\n}\n"
-}
-
-/// A small number that depends on where it is.
-fn small(i: usize, j: usize, salt: usize) -> i32 {
-    ((i * 7 + j * 13 + salt * 5 + i * j * 3) % 9) as i32 - 4
-}
+use trials::{Trial, WORDS, trials};
 
 #[test]
-fn every_form_multiplies_matrices() {
-    for f in forms() {
-        let a_count = f.m * f.k / 32;
-        let (b_count, c_count) = (f.k * 8 / 32, f.m * 8 / 32);
-        let mut words = Vec::new();
-        let mut counts = [0; 3];
-        for l in 0..32 {
-            let a: Vec<u64> =
-                (0..a_count).map(|i| place_a(&f, l, i)).map(|(r, c)| (f.encode)(small(r, c, 0))).collect();
-            let b: Vec<u64> =
-                (0..b_count).map(|i| place_b(&f, l, i)).map(|(r, c)| (f.encode)(small(r, c, 1))).collect();
-            let c: Vec<u64> = (0..c_count).map(|i| place_c(l, i)).map(|(r, c)| (f.encode_c)(small(r, c, 2))).collect();
-            let parts = [pack(&a, f.bytes), pack(&b, f.bytes), pack(&c, f.c_bytes)];
-            counts = [parts[0].len(), parts[1].len(), parts[2].len()];
-            let mut lane: Vec<u64> = parts.concat();
-            lane.resize(12, 0);
-            words.extend(lane);
-        }
-        let module = Module::parse(&kernel(&f, counts)).unwrap_or_else(|e| panic!("{}: {e}", f.text));
+fn whole_warps_do_what_the_tables_say() {
+    for Trial { name, ptx, words, expected } in trials() {
+        let module = Module::parse(&ptx).unwrap_or_else(|e| panic!("{name}: {e}"));
         let mut gpu = Gpu::new(Settings::default());
-        let (to, from) = (gpu.alloc(32 * 96).expect("memory"), gpu.alloc(32 * 96).expect("memory"));
+        let bytes = (32 * WORDS * 8) as u64;
+        let (to, from) = (gpu.alloc(bytes).expect("memory"), gpu.alloc(bytes).expect("memory"));
         gpu.write(from, &words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>()).expect("inside");
-        gpu.fill(to, 0, 32 * 96).expect("inside");
+        gpu.fill(to, 0, bytes).expect("inside");
         let params = [to.to_le_bytes(), from.to_le_bytes()].concat();
-        let launch = Launch::new([1, 1, 1], [32, 1, 1]);
-        gpu.launch(&module, "k", &launch, &params).unwrap_or_else(|e| panic!("{}: {e}", f.text));
-        let out = gpu.read(to, 32 * 96).expect("inside");
-        for l in 0..32 {
-            let expected: Vec<u64> = (0..c_count)
-                .map(|i| place_c(l, i))
-                .map(|(r, c)| {
-                    let dot: i32 = (0..f.k).map(|k| small(r, k, 0) * small(k, c, 1)).sum();
-                    (f.encode_c)(dot + small(r, c, 2))
-                })
-                .collect();
-            for (i, word) in pack(&expected, f.c_bytes).iter().enumerate() {
-                let bytes = &out[l * 96 + 8 * i..][..8];
-                let got = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-                assert_eq!(got, *word, "{} lane {l} register {i}", f.text);
-            }
+        gpu.launch(&module, "k", &Launch::new([1, 1, 1], [32, 1, 1]), &params)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let out = gpu.read(to, bytes).expect("inside");
+        for (at, (got, expected)) in out.as_chunks().0.iter().zip(&expected).enumerate() {
+            assert_eq!(u64::from_le_bytes(*got), *expected, "{name}, lane {}, word {}", at / WORDS, at % WORDS);
         }
         // Part of a warp can't do it.
         let fault = gpu.launch(&module, "k", &Launch::new([1, 1, 1], [31, 1, 1]), &params).expect_err("31 lanes");
-        assert_eq!(fault.kind, FaultKind::DivergentWarp);
-    }
-}
-
-/// Element (row, column) of matrix `j` is `64 j + 8 row + column`.
-#[test]
-fn ldmatrix_and_movmatrix_distribute_rows() {
-    for (count, suffix) in [(1, "x1"), (2, "x2"), (4, "x4")] {
-        for trans in [false, true] {
-            let t = if trans { ".trans" } else { "" };
-            let list = registers("r", count);
-            let mut stores = String::new();
-            for i in 0..count {
-                let _ = writeln!(stores, "st.global.b32 [%o+{}], %r{i};", 4 * i);
-            }
-            let text = format!(
-                ".version 8.4\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 out) {{\n.shared .align \
-                 16 .b8 tile[512];\n.reg .b32 %r<4>, %t, %s, %v, %n;\n.reg .b64 %o;\nld.param.u64 %o, [out];\nmov.u32 \
-                 %t, %tid.x;\nmad.wide.u32 %o, %t, 20, %o;\nmov.u32 %s, tile;\nmad.lo.u32 %s, %t, 16, %s;\nmov.u32 %n, \
-                 0;\nmul.lo.u32 %v, %t, 8;\nL:\nst.shared.b16 [%s], %v;\nadd.u32 %s, %s, 2;\nadd.u32 %v, %v, 1;\nadd.u32 \
-                 %n, %n, 1;\n.reg .pred %p;\nsetp.lt.u32 %p, %n, 8;\n@%p bra L;\nsub.u32 %s, %s, 16;\nbar.warp.sync \
-                 -1;\nldmatrix.sync.aligned.m8n8.{suffix}{t}.shared.b16 {list}, [%s];\n{stores}movmatrix.sync.aligned.m8n8.\
-                 trans.b16 %r0, %r0;\nst.global.b32 [%o+16], %r0;\nret;\n}}\n"
-            );
-            let module = Module::parse(&text).unwrap_or_else(|e| panic!("{e}"));
-            let mut gpu = Gpu::new(Settings::default());
-            let to = gpu.alloc(32 * 20).expect("memory");
-            gpu.fill(to, 0, 32 * 20).expect("inside");
-            gpu.launch(&module, "k", &Launch::new([1, 1, 1], [32, 1, 1]), &to.to_le_bytes()).expect("no fault");
-            let out = gpu.read(to, 32 * 20).expect("inside");
-            let word =
-                |l: usize, i: usize| u32::from_le_bytes(out[l * 20 + 4 * i..][..4].try_into().expect("four bytes"));
-            let pair = |j: usize, l: usize, swapped: bool| {
-                let element = |c: usize| if swapped { 64 * j + 8 * c + l / 4 } else { 64 * j + 8 * (l / 4) + c };
-                (element(l % 4 * 2) | element(l % 4 * 2 + 1) << 16) as u32
-            };
-            for l in 0..32 {
-                for j in 0..count {
-                    assert_eq!(word(l, j), pair(j, l, trans), "{suffix}{t}, lane {l}, matrix {j}");
-                }
-                assert_eq!(word(l, 4), pair(0, l, !trans), "movmatrix after {suffix}{t}, lane {l}");
-            }
-        }
+        assert_eq!(fault.kind, FaultKind::DivergentWarp, "{name}");
     }
 }

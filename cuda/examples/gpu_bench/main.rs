@@ -167,8 +167,13 @@ fn bench(args: &Args) -> Result<(), BenchError> {
     let report = report::Report::new(&device, args, &jobs, &times);
     let markdown = report.markdown();
     print!("{markdown}");
-    let write =
-        |path: &String, text: String| std::fs::write(path, text).map_err(|error| BenchError::File(path.clone(), error));
+    // All of it or nothing.
+    let write = |path: &String, text: String| {
+        let temporary = format!("{path}.part");
+        std::fs::write(&temporary, text)
+            .and_then(|()| std::fs::rename(&temporary, path))
+            .map_err(|error| BenchError::File(path.clone(), error))
+    };
     args.json.as_ref().map_or(Ok(()), |path| write(path, report.json()))?;
     args.markdown.as_ref().map_or(Ok(()), |path| write(path, markdown))
 }

@@ -208,7 +208,7 @@ impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
 
     /// `X W`, on the host.
     fn times(&mut self, which: Which) -> Result<Array2<f64>, GroupLassoError> {
-        let (samples, (rows, outputs)) = (self.problem.response().samples(), self.problem.shape());
+        let (samples, outputs) = (self.problem.response().samples(), self.problem.shape().1);
         let right = match which {
             Which::Iterate => &self.w,
             Which::Extrapolated => &self.v,
@@ -220,7 +220,7 @@ impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
             #[cfg(feature = "cublas")]
             Features::Standardised(x) => {
                 // Rows end to end are the columns of the transpose: (X W)ᵀ = Wᵀ Xᵀ.
-                let sizes = [outputs, samples, rows];
+                let sizes = [outputs, samples, self.problem.shape().0];
                 blas(self.resident)?.product(sizes, right, (x, true), &mut self.predictions)?;
                 return self.predicted();
             }
