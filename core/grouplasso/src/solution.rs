@@ -4,6 +4,7 @@ use crate::{Certificate, Columns, GroupLassoError, Layout};
 use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::ControlFlow;
 use ndarray::{Array2, ArrayView2, Axis};
 
 /// A matrix most of whose rows are zero.
@@ -107,6 +108,36 @@ impl Stopping {
             return Ok(());
         }
         Err(crate::spec::spec("gap", format!("{}", self.gap), "a finite number, more than 0"))
+    }
+
+    /// Why a solver should stop, if there is a reason: the gap is reached, whoever watches has had enough, there are no more
+    /// iterations, or the solver has found that no more is to be hoped for.
+    ///
+    /// ```
+    /// use core::ops::ControlFlow;
+    /// use tilewright_grouplasso::{Progress, Stopped, Stopping};
+    /// let stopping = Stopping { gap: 1e-6, iterations: 100 };
+    /// let progress = Progress { point: 0, iterations: 100, relative_gap: 1e-3, active: 7 };
+    /// let verdict = stopping.verdict(&progress, false, &mut |_| ControlFlow::Continue(()));
+    /// assert_eq!(verdict, Some(Stopped::Iterations));
+    /// ```
+    pub fn verdict(
+        &self,
+        progress: &Progress,
+        stalled: bool,
+        watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Option<Stopped> {
+        if progress.relative_gap <= self.gap {
+            Some(Stopped::Reached)
+        } else if watch(progress).is_break() {
+            Some(Stopped::Interrupted)
+        } else if progress.iterations >= self.iterations {
+            Some(Stopped::Iterations)
+        } else if stalled {
+            Some(Stopped::Stalled)
+        } else {
+            None
+        }
     }
 }
 

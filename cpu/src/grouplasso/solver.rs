@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use tilewright_grouplasso::losses::Null;
 use tilewright_grouplasso::problem::check_start;
 use tilewright_grouplasso::{
-    Data, GroupLassoError, GroupLassoSpec, Layout, Loss, Progress, Response, Solution, Start, Stopped, Stopping,
+    Data, GroupLassoError, GroupLassoSpec, Layout, Loss, Progress, Response, Solution, Start, Stopping,
 };
 use tilewright_scalar::Element;
 
@@ -155,7 +155,7 @@ impl<'a, T: Element> Solver<'a, T> {
                 since_best = if gained { 0 } else { since_best + 1 };
                 let answer = if gained { best.insert(now) } else { best.get_or_insert(now) };
                 let progress = Progress { point: 0, iterations: self.iterations, relative_gap: gap, active };
-                if let Some(stopped) = verdict(&progress, since_best, stopping, watch) {
+                if let Some(stopped) = stopping.verdict(&progress, since_best >= PATIENCE, watch) {
                     return Solution { stopped, iterations: self.iterations, ..answer.clone() };
                 }
             }
@@ -224,26 +224,6 @@ impl<'a, T: Element> Solver<'a, T> {
         for group in empty {
             self.empty[group] = true;
         }
-    }
-}
-
-/// Why to stop, if there is a reason.
-fn verdict(
-    progress: &Progress,
-    since_best: usize,
-    stopping: &Stopping,
-    watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
-) -> Option<Stopped> {
-    if progress.relative_gap <= stopping.gap {
-        Some(Stopped::Reached)
-    } else if watch(progress).is_break() {
-        Some(Stopped::Interrupted)
-    } else if progress.iterations >= stopping.iterations {
-        Some(Stopped::Iterations)
-    } else if since_best >= PATIENCE {
-        Some(Stopped::Stalled)
-    } else {
-        None
     }
 }
 

@@ -37,18 +37,7 @@ pub(super) fn solve<T: Element>(
     loop {
         let (relative_gap, active) = (best.certificate.relative_gap(), best.certificate.active);
         let progress = Progress { point: 0, iterations: run.iterations, relative_gap, active };
-        let stopped = if relative_gap <= stopping.gap {
-            Some(Stopped::Reached)
-        } else if watch(&progress).is_break() {
-            Some(Stopped::Interrupted)
-        } else if run.iterations >= stopping.iterations {
-            Some(Stopped::Iterations)
-        } else if since_best >= PATIENCE {
-            Some(Stopped::Stalled)
-        } else {
-            None
-        };
-        if let Some(stopped) = stopped {
+        if let Some(stopped) = stopping.verdict(&progress, since_best >= PATIENCE, watch) {
             return Ok(Solution { stopped, iterations: run.iterations, ..best });
         }
         for _ in 0..CHECK.min(stopping.iterations - run.iterations) {
