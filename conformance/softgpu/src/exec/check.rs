@@ -227,8 +227,20 @@ impl Check {
     }
 }
 
+/// A value of the kernel's parameters.
+pub(super) fn parameter(m: &Machine, address: u64, n: usize, l: usize) -> Outcome<u128> {
+    aligned(address, n, l)?;
+    let at = address as usize;
+    let Some(found) = m.params.get(at..at + n) else {
+        return fault(FaultKind::OutOfBounds, 1 << l, format!("{n} bytes of parameters at {at}"));
+    };
+    let mut bytes = [0; 16];
+    bytes[..n].copy_from_slice(found);
+    Ok(u128::from_le_bytes(bytes))
+}
+
 #[inline]
-pub(super) fn aligned(address: u64, n: usize, l: usize) -> Outcome<()> {
+fn aligned(address: u64, n: usize, l: usize) -> Outcome<()> {
     // Sizes are powers of two.
     if address & (n as u64 - 1) == 0 {
         return Ok(());

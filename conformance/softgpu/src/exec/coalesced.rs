@@ -3,13 +3,13 @@
 //! Most accesses are such: all lanes to one address, or each behind the lane before. What is found here is what lane by
 //! lane would be found; where a lane alone has to be named, the lanes are taken one by one instead.
 
-use super::check::{Check, Of, place};
+use super::check::{Check, Of, parameter, place};
 use super::{Block, Machine, Warp, lanes};
 use crate::alu::L64;
 use crate::decode::FIRST_OFFSET;
 use crate::fault::Outcome;
 use crate::isa::Access;
-use crate::memory::{Allocation, Region};
+use crate::memory::{Allocation, Global, Region};
 use crate::ptx::Space;
 use crate::race::SEVERAL;
 
@@ -56,6 +56,40 @@ impl Reach {
     }
 }
 
+/// The region that lanes reach, as far as they do.
+struct Site<'r> {
+    region: &'r mut Region,
+    start: usize,
+    of: Of<'r>,
+    read_only: bool,
+}
+
+impl<'r> Site<'r> {
+    /// `None` if it is neither shared nor global memory, or not all of it is there.
+    #[inline(always)]
+    fn of(
+        reach: &Reach,
+        length: usize,
+        global: &'r mut Global,
+        shared: &'r mut Region,
+        check: &mut Check,
+    ) -> Option<Self> {
+        match reach.space {
+            Space::Shared => {
+                let inside = reach.low >= u64::from(FIRST_OFFSET) && reach.low + length as u64 <= shared.len();
+                let start = reach.low as usize;
+                inside.then_some(Self { region: shared, start, of: Of::Shared, read_only: false })
+            }
+            Space::Global => {
+                let (Allocation { region, name, read_only, .. }, start) =
+                    check.locate(global, reach.low, length, 0).ok()?;
+                Some(Self { region, start, of: Of::Global(name), read_only: *read_only })
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Warp {
     /// Loads for all lanes; `false` if nothing was done.
     #[inline(always)]
@@ -71,31 +105,14 @@ impl Warp {
         let n = access.bytes as usize * access.count as usize;
         let Some(reach) = Reach::of(access, n as u64, addresses, active) else { return Ok(false) };
         let length = (reach.high - reach.low) as usize + n;
-        let region = match reach.space {
-            Space::Param if reach.shape == Shape::Uniform => {
-                let Some(bytes) = m.params.get(reach.low as usize..reach.low as usize + n) else { return Ok(false) };
-                let mut value = [0; 16];
-                value[..n].copy_from_slice(bytes);
-                self.loaded_by_all(access, u128::from_le_bytes(value), active);
-                return Ok(true);
-            }
-            Space::Shared => {
-                if reach.low < u64::from(FIRST_OFFSET) || reach.low + length as u64 > b.shared.len() {
-                    return Ok(false);
-                }
-                (&mut b.shared, reach.low as usize, Of::Shared, true)
-            }
-            Space::Global => {
-                let l = active.trailing_zeros() as usize;
-                let Ok((Allocation { region, name, read_only, .. }, at)) = check.locate(m.global, reach.low, length, l)
-                else {
-                    return Ok(false);
-                };
-                (region, at, Of::Global(name), !*read_only)
-            }
-            _ => return Ok(false),
-        };
-        let (region, start, of, ordered) = region;
+        if reach.space == Space::Param && reach.shape == Shape::Uniform {
+            let Ok(value) = parameter(m, reach.low, n, 0) else { return Ok(false) };
+            self.loaded_by_all(access, value, active);
+            return Ok(true);
+        }
+        let Some(site) = Site::of(&reach, length, m.global, &mut b.shared, check) else { return Ok(false) };
+        let Site { region, start, of, read_only } = site;
+        let ordered = !read_only;
         let at = |l: usize| start + (addresses[l] as u32).wrapping_sub(reach.low as u32) as usize;
         let all_written = match reach.shape {
             Shape::Uniform => region.readable(start, n, m.checks).is_none(),
@@ -172,19 +189,8 @@ impl Warp {
             return Ok(false);
         }
         let length = 32 * n;
-        let (region, at, of) = match reach.space {
-            Space::Shared => {
-                if reach.low < u64::from(FIRST_OFFSET) || reach.low + length as u64 > b.shared.len() {
-                    return Ok(false);
-                }
-                (&mut b.shared, reach.low as usize, Of::Shared)
-            }
-            Space::Global => match check.locate(m.global, reach.low, length, 0) {
-                Ok((Allocation { region, name, read_only: false, .. }, at)) => (region, at, Of::Global(name)),
-                _ => return Ok(false),
-            },
-            _ => return Ok(false),
-        };
+        let site = Site::of(&reach, length, m.global, &mut b.shared, check).filter(|site| !site.read_only);
+        let Some(Site { region, start: at, of, .. }) = site else { return Ok(false) };
         if region.pending(at, length) {
             return Ok(false);
         }

@@ -1,6 +1,6 @@
 //! Loads, stores and atomics.
 
-use super::check::{Check, Of, aligned, inside, place};
+use super::check::{Check, Of, inside, parameter, place};
 use super::{Block, Machine, Warp, fault, lanes};
 use crate::fault::{FaultKind, Outcome};
 use crate::isa::{Access, Address, Atom, AtomOp, Order};
@@ -178,17 +178,6 @@ impl Warp {
         }
         Ok(())
     }
-}
-
-fn parameter(m: &Machine, address: u64, n: usize, l: usize) -> Outcome<u128> {
-    aligned(address, n, l)?;
-    let at = address as usize;
-    let Some(found) = m.params.get(at..at + n) else {
-        return fault(FaultKind::OutOfBounds, 1 << l, format!("{n} bytes of parameters at {at}"));
-    };
-    let mut bytes = [0; 16];
-    bytes[..n].copy_from_slice(found);
-    Ok(u128::from_le_bytes(bytes))
 }
 
 /// What identifies a place where threads synchronise.
