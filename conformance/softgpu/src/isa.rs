@@ -593,6 +593,6 @@ pub(crate) struct Kernel {
     pub(crate) local: u32,
     pub(crate) max_threads: Option<[u32; 3]>,
     pub(crate) required: bool,
-    /// Bytes that one cell of the race shadow stands for: the smallest store, 1, 2 or 4.
+    /// Bytes that the finest cell of the race shadow stands for: the smallest store, 1, 2, 4 or 8.
     pub(crate) granule: u32,
 }

@@ -6,7 +6,8 @@ use tilewright_softgpu::{FaultKind, Gpu, Launch, Module, Settings};
 
 /// What a warp does with 512 bytes `s` of shared memory and an allocation `p` of 128 bytes, of which the host has written
 /// 124. `%r1` is the lane; the 64-bit `%rd2` is `p + 4·lane`; `%r2` to `%r5` are the addresses `s + 4·lane`,
-/// `s + 4·((lane + 1) mod 32)`, `s + 8·lane` and `s + lane`; `%r6` is `s + 16·lane`; `%p1` is true in lane 5 only,
+/// `s + 4·((lane + 1) mod 32)`, `s + 8·lane` and `s + lane`; `%r6` is `s + 16·lane`, `%r7` is
+/// `s + 4·(lane mod 16)`, `%r8` is `s + 8·⌊lane / 2⌋`; `%p1` is true in lane 5 only,
 /// `%p2` in lane 0.
 fn kernel(body: &str) -> String {
     format!(
@@ -19,6 +20,7 @@ fn kernel(body: &str) -> String {
           add.s32 %r12, %r1, 1; and.b32 %r12, %r12, 31; shl.b32 %r12, %r12, 2; add.s32 %r3, %r10, %r12;
           shl.b32 %r13, %r1, 3; add.s32 %r4, %r10, %r13; add.s32 %r5, %r10, %r1;
           shl.b32 %r14, %r1, 4; add.s32 %r6, %r10, %r14;
+          and.b32 %r15, %r11, 63; add.s32 %r7, %r10, %r15; and.b32 %r16, %r11, 120; add.s32 %r8, %r10, %r16;
           setp.eq.u32 %p1, %r1, 5; setp.eq.u32 %p2, %r1, 0; cvt.u16.u32 %h1, %r1;
           {body}
           ret;
@@ -74,6 +76,20 @@ const CASES: &[Case] = &[
         "sixteen bytes, then words of others",
         "st.shared.v4.u32 [%r6], {%r1, %r1, %r1, %r1}; ld.shared.u32 %r20, [%r2];",
         Some((Race, &[1])),
+    ),
+    ("both halves read the same", "st.shared.u32 [%r2], %r1; SYNC ld.shared.u32 %r20, [%r7];", None),
+    ("both halves read what one wrote", "st.shared.u32 [%r2], %r1; ld.shared.u32 %r20, [%r7];", Some((Race, &[16]))),
+    ("pairs read the same", "st.shared.u32 [%r2], %r1; SYNC ld.shared.u32 %r20, [%r8];", None),
+    ("pairs read what one wrote", "st.shared.u32 [%r2], %r1; ld.shared.u32 %r20, [%r8];", Some((Race, &[1]))),
+    (
+        "pairs read, then one writes",
+        "st.shared.u32 [%r2], %r1; SYNC ld.shared.u32 %r20, [%r8]; @%p2 st.shared.u32 [s], %r1;",
+        Some((Race, &[0])),
+    ),
+    (
+        "halves read, then one writes",
+        "st.shared.u32 [%r2], %r1; SYNC ld.shared.u32 %r20, [%r7]; @%p2 st.shared.u32 [s], %r1;",
+        Some((Race, &[0])),
     ),
     ("a run of global words", "st.global.u32 [%rd2], %r1; ld.global.u32 %r20, [%rd2];", None),
     ("a run past the end", "st.global.u32 [%rd2+4], %r1;", Some((OutOfBounds, &[31]))),

@@ -239,9 +239,10 @@ fn granule(code: &[Ins]) -> u32 {
     let smallest = code.iter().filter_map(|ins| match &ins.op {
         Op::Store(access) => Some(access.bytes),
         Op::Atom(atom) => Some(atom.ty.bytes()),
+        Op::CpAsync { bytes, .. } => Some(*bytes),
         _ => None,
     });
-    smallest.min().unwrap_or(4).clamp(1, 4)
+    smallest.min().unwrap_or(8).clamp(1, 8)
 }
 
 /// The words that modify floating-point arithmetic and conversions.

@@ -11,7 +11,7 @@ use crate::fault::Outcome;
 use crate::isa::Access;
 use crate::memory::{Allocation, Global, Region};
 use crate::ptx::Space;
-use crate::race::SEVERAL;
+use crate::race::{Clocks, SEVERAL};
 
 /// The addresses of the active lanes.
 struct Reach {
@@ -90,6 +90,35 @@ impl<'r> Site<'r> {
     }
 }
 
+/// The order of a warp's reads where neighbouring lanes, or both halves of the warp, read the same; `false` if lanes have to be
+/// taken one by one, because there is a fault.
+#[inline(always)]
+fn shared_by_lanes(
+    clocks: &Clocks,
+    check: &Check,
+    region: &mut Region,
+    (addresses, active): (&L64, u32),
+    n: usize,
+    at: impl Fn(usize) -> usize,
+) -> bool {
+    let halves = active == u32::MAX && addresses[..16] == addresses[16..];
+    let end = if halves { 16 } else { 32 };
+    let mut rest = if halves { active & 0xffff } else { active };
+    while rest != 0 {
+        let l = rest.trailing_zeros() as usize;
+        let mut next = l + 1;
+        while next < end && rest >> next & 1 == 1 && addresses[next] == addresses[l] {
+            next += 1;
+        }
+        let lane = if halves || next > l + 1 { SEVERAL } else { l as u32 };
+        if check.conflict(clocks, region, at(l), n, lane).is_some() {
+            return false;
+        }
+        rest = if next == 32 { 0 } else { rest >> next << next };
+    }
+    true
+}
+
 impl Warp {
     /// Loads for all lanes; `false` if nothing was done.
     #[inline(always)]
@@ -134,7 +163,7 @@ impl Warp {
         }
         if ordered && reach.shape == Shape::Run {
             check.run(&self.clocks, region, start, n, of)?;
-        } else if ordered {
+        } else if ordered && !shared_by_lanes(&self.clocks, check, region, (addresses, active), n, at) {
             for l in lanes(active) {
                 check.ordered(&self.clocks, region, at(l), n, l, of)?;
             }
