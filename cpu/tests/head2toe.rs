@@ -1,6 +1,8 @@
 //! The Head2Toe example on sets of its own making: what it finds, and what it says of files that are not in order.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../examples/shared/files.rs"]
+mod files;
 #[path = "../examples/head2toe/input.rs"]
 #[allow(dead_code)]
 mod input;

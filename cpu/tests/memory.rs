@@ -1,45 +1,15 @@
 //! O(N) extra memory, counted by the allocator. One test only: whatever else ran here would be counted too.
 #![allow(clippy::unwrap_used)]
 
+mod counting;
+
+use counting::{Counting, extra_bytes};
 use ndarray::{Array3, Array4};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tilewright_attention::{AttentionBackward, AttentionForward, AttentionSpec, Gradients, Inputs, Outputs, Saved};
 use tilewright_cpu::{CpuAttention, StandardAttention};
 
-/// Counts live bytes and their peak.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: both functions pass their arguments to `System`, whose contract is the same, and count beside it. The
-// default `realloc` is built on them.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: `pointer` came from `System.alloc` with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// The most bytes that were live during `f` beyond those live before it.
-fn extra_bytes(f: impl FnOnce()) -> usize {
-    let before = LIVE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    f();
-    PEAK.load(Relaxed) - before
-}
 
 /// Extra bytes of the forward and of the backward pass for `n` queries and keys.
 fn extra<M: AttentionForward<f32> + AttentionBackward<f32>>(method: &M, n: usize) -> (usize, usize) {

@@ -8,6 +8,8 @@
 //!
 //! Without arguments it runs on the small set that is in the repository. `minilm.py` makes the large ones; a folder of one's own
 //! activations is as good (see `input.rs`).
+#[path = "../shared/files.rs"]
+mod files;
 mod input;
 mod methods;
 mod plot;

@@ -1,7 +1,8 @@
 //! Features kept in each layer, as bars.
 
+use crate::files::write_whole;
 use crate::methods::Outcome;
-use crate::report::{by_task, write_whole};
+use crate::report::by_task;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};

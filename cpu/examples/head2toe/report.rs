@@ -1,11 +1,11 @@
 //! What is printed and written.
 
+use crate::files::write_whole;
 use crate::input::FineTuned;
 use crate::methods::Outcome;
 use anyhow::{Context, Result};
 use comfy_table::{Table, presets};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A column of the table of accuracies.
@@ -171,13 +171,4 @@ pub(crate) fn write_json(path: &Path, outcomes: &[Outcome]) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(outcomes)?;
     text.push(b'\n');
     write_whole(path, &text)
-}
-
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let at = || path.display().to_string();
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().tempfile_in(folder).with_context(at)?;
-    file.write_all(bytes).with_context(at)?;
-    file.persist(path).with_context(at)?;
-    Ok(())
 }

@@ -2,7 +2,9 @@
 // Each test binary uses its part; a case is its switches.
 #![allow(dead_code, clippy::unwrap_used, clippy::struct_excessive_bools)]
 
-use ndarray::{Array, Array1, Array3, Array4, ArrayView, ArrayView4, ArrayViewMut4, Axis, Dimension, Slice};
+pub(crate) mod placed;
+
+use ndarray::{Array, Array1, Array3, Array4, ArrayView, Axis, Dimension};
 use proptest::prelude::*;
 use tilewright_attention::bound::{self, Limit};
 use tilewright_attention::reference::{self, ReferenceForward, ReferenceGradients};
@@ -371,63 +373,5 @@ impl<T: Element> Results<T> {
         bits.extend(self.d_bias.iter().flat_map(|d_bias| all(d_bias.view())));
         bits.extend(self.d_sink.iter().flat_map(|d_sink| all(d_sink.view())));
         bits
-    }
-}
-
-/// A tensor stored awkwardly: axes permuted, every axis strided by ±2 or ±1, NaN in the gaps.
-#[derive(Clone, Debug)]
-pub(crate) struct Strided<T> {
-    store: Array4<T>,
-    permutation: [usize; 4],
-    steps: [isize; 4],
-    lengths: [usize; 4],
-}
-
-impl<T: Element> Strided<T> {
-    pub(crate) fn of(tensor: ArrayView4<'_, T>, seed: u64) -> Self {
-        let mut permutation = [0, 1, 2, 3];
-        for axis in 0..3 {
-            permutation.swap(axis, axis + hash(seed, &[axis]) as usize % (4 - axis));
-        }
-        let steps = std::array::from_fn(|axis| [1, -1, 2, -2][hash(seed, &[9, axis]) as usize % 4]);
-        let lengths: [usize; 4] = std::array::from_fn(|axis| tensor.shape()[axis]);
-        let shape: [usize; 4] = std::array::from_fn(|axis| {
-            let from = permutation[axis];
-            lengths[from] * isize::unsigned_abs(steps[from])
-        });
-        let mut strided = Self { store: Array4::from_elem(shape, nan()), permutation, steps, lengths };
-        strided.view_mut().assign(&tensor);
-        strided
-    }
-
-    fn inverse(&self) -> [usize; 4] {
-        let mut inverse = [0; 4];
-        for (axis, &from) in self.permutation.iter().enumerate() {
-            inverse[from] = axis;
-        }
-        inverse
-    }
-
-    pub(crate) fn view(&self) -> ArrayView4<'_, T> {
-        let mut view = self.store.view().permuted_axes(self.inverse());
-        for axis in 0..4 {
-            view.slice_axis_inplace(Axis(axis), Slice::new(0, None, self.steps[axis]));
-        }
-        assert_eq!(view.shape(), self.lengths);
-        view
-    }
-
-    pub(crate) fn view_mut(&mut self) -> ArrayViewMut4<'_, T> {
-        let inverse = self.inverse();
-        let mut view = self.store.view_mut().permuted_axes(inverse);
-        for axis in 0..4 {
-            view.slice_axis_inplace(Axis(axis), Slice::new(0, None, self.steps[axis]));
-        }
-        view
-    }
-
-    /// How many stored elements are not NaN: what lies in the gaps must stay so.
-    pub(crate) fn written(&self) -> usize {
-        self.store.iter().filter(|x| !x.to_f64().is_nan()).count()
     }
 }
