@@ -13,7 +13,8 @@ pub(crate) const EXP_ERROR: f64 = 4.0;
 
 /// An accumulator with the bit patterns that [`exp2`] is made of.
 pub(crate) trait Float: Accum {
-    /// Added and taken away again, it leaves no room for a fraction: rounds to the nearest integer.
+    /// Added and taken away again, it leaves no room for a fraction: rounds to the nearest integer. In between, the sum's
+    /// lowest bits are that integer as an exponent is stored.
     const ROUND: Self;
     /// Below this, `2^x` is taken for zero: the smallest normal number's exponent.
     const LOWEST: Self;
@@ -36,7 +37,7 @@ pub(crate) trait Float: Accum {
 
 macro_rules! float_bits {
     ($float:ident, $mantissa:literal) => {
-        const ROUND: Self = 1.5 * (1u64 << $mantissa) as $float;
+        const ROUND: Self = 1.5 * (1u64 << $mantissa) as $float + ($float::MAX_EXP - 1) as $float;
         const LOWEST: Self = ($float::MIN_EXP - 1) as $float;
         const HIGHEST: Self = $float::MAX_EXP as $float;
         const LOG2_E: Self = std::f64::consts::LOG2_E as $float;
@@ -49,8 +50,7 @@ macro_rules! float_bits {
 
         #[inline(always)]
         fn power_of_two(shifted: Self) -> Self {
-            const ONE: $float = 1.0;
-            $float::from_bits((shifted.to_bits() << $mantissa).wrapping_add(ONE.to_bits()))
+            $float::from_bits(shifted.to_bits() << $mantissa)
         }
     };
 }

@@ -19,6 +19,7 @@ mod backward;
 mod bias;
 pub mod ceiling;
 mod decode;
+mod few;
 mod float;
 mod forward;
 mod isa;

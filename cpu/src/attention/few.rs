@@ -1,0 +1,172 @@
+//! Products for few rows, over keys and values where they lie: the time should be that of reading them once, in the
+//! order of their addresses.
+
+// What is inlined into a function with a target feature is compiled with it, and only that is.
+#![allow(clippy::inline_always)]
+
+use super::float::{Float, mul_add};
+use super::isa::{Machine, stamped};
+use super::kernels::{ByRows, LANES, Layout, Left, ROWS, Right, STRIDE, Start, panels};
+
+/// Lanes of a sum.
+const SUMS: usize = LANES / 2;
+
+/// Values that are added to a register tile before it is put away.
+const DEPTH: usize = 8;
+
+stamped! {
+    /// `S[r, c] ← q_r · k_c` for the rows of `q`, of whole lanes, and `n` rows of `k`.
+    pub(crate) fn dots<A>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) = dots_body
+}
+
+#[inline(always)]
+fn dots_body<A: Float, M: Machine>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) {
+    match *q {
+        [a] => dots_by::<A, M, 1, 8>([a], k, n, s),
+        [a, b] => dots_by::<A, M, 2, 4>([a, b], k, n, s),
+        [a, b, c] => dots_by::<A, M, 3, 2>([a, b, c], k, n, s),
+        [a, b, c, d] => dots_by::<A, M, 4, 2>([a, b, c, d], k, n, s),
+        [a, b, c, d, e] => dots_by::<A, M, 5, 2>([a, b, c, d, e], k, n, s),
+        [a, b, c, d, e, f, ..] => dots_by::<A, M, 6, 2>([a, b, c, d, e, f], k, n, s),
+        [] => {}
+    }
+}
+
+/// `R` rows against `K` keys at a time: as many sums as registers hold.
+#[inline(always)]
+fn dots_by<A: Float, M: Machine, const R: usize, const K: usize>(q: [&[A]; R], k: Left<'_, A>, n: usize, s: &mut [A]) {
+    let dim = q[0].len() - q[0].len() % LANES;
+    let q = q.map(|q| &q[..dim]);
+    let mut at = 0;
+    while at + K <= n {
+        let keys: [&[A]; K] = std::array::from_fn(|key| &k.data[(at + key) * k.stride..][..dim]);
+        let sums = sums_of::<A, M, R, K>(&q, &keys);
+        for r in 0..R {
+            for key in 0..K {
+                s[r * STRIDE + at + key] = total(sums[r][key]);
+            }
+        }
+        at += K;
+    }
+    while at < n {
+        let sums = sums_of::<A, M, R, 1>(&q, &[&k.data[at * k.stride..][..dim]]);
+        for r in 0..R {
+            s[r * STRIDE + at] = total(sums[r][0]);
+        }
+        at += 1;
+    }
+}
+
+/// The sum of the lanes, by halves.
+#[inline(always)]
+fn total<A: Float>(lanes: [A; SUMS]) -> A {
+    let four: [A; 4] = std::array::from_fn(|lane| lanes[lane] + lanes[lane + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// Inner products of `R` rows and `K` keys, by lanes.
+#[inline(always)]
+fn sums_of<A: Float, M: Machine, const R: usize, const K: usize>(
+    q: &[&[A]; R],
+    keys: &[&[A]; K],
+) -> [[[A; SUMS]; K]; R] {
+    let mut sums = [[[A::zero(); SUMS]; K]; R];
+    let dim = q[0].len();
+    assert!(q.iter().all(|q| q.len() == dim) && keys.iter().all(|key| key.len() == dim) && dim.is_multiple_of(LANES));
+    for at in (0..dim).step_by(SUMS) {
+        if at.is_multiple_of(LANES) {
+            // In the order of addresses, whichever key a step is at.
+            prefetch(keys[0].as_ptr().wrapping_add(at * K), K * LANES);
+        }
+        for r in 0..R {
+            for key in 0..K {
+                for lane in 0..SUMS {
+                    // SAFETY: `at + lane` is at most the last index of a whole number of lanes, which all rows have.
+                    let (q, k) = unsafe { (*q[r].get_unchecked(at + lane), *keys[key].get_unchecked(at + lane)) };
+                    sums[r][key][lane] = mul_add::<A, M>(q, k, sums[r][key][lane]);
+                }
+            }
+        }
+    }
+    // As a whole: what is reduced number by number would be computed number by number.
+    std::hint::black_box(sums)
+}
+
+stamped! {
+    /// `O ← start + P·V` for `rows` rows of weights, [`STRIDE`] apart, and `n` rows of `v`. Rows up to the end of a strip
+    /// may be overwritten too.
+    pub(crate) fn weigh<A>(
+        p: &[A],
+        rows: usize,
+        v: Left<'_, A>,
+        n: usize,
+        o: &mut [A],
+        o_stride: usize,
+        columns: usize,
+        start: Start<A>,
+    ) = weigh_body
+}
+
+#[inline(always)]
+fn weigh_body<A: Float, M: Machine>(
+    p: &[A],
+    rows: usize,
+    v: Left<'_, A>,
+    n: usize,
+    o: &mut [A],
+    o_stride: usize,
+    columns: usize,
+    start: Start<A>,
+) {
+    match rows {
+        0 => {}
+        1 => weigh_by::<A, M, 1>(p, v, n, o, o_stride, columns, start),
+        2 => weigh_by::<A, M, 2>(p, v, n, o, o_stride, columns, start),
+        3 | 4 => weigh_by::<A, M, 4>(p, v, n, o, o_stride, columns, start),
+        _ => weigh_by::<A, M, ROWS>(p, v, n, o, o_stride, columns, start),
+    }
+}
+
+/// A few values at a time, so that memory is read in the order of its addresses.
+#[inline(always)]
+fn weigh_by<A: Float, M: Machine, const R: usize>(
+    p: &[A],
+    v: Left<'_, A>,
+    n: usize,
+    o: &mut [A],
+    o_stride: usize,
+    columns: usize,
+    start: Start<A>,
+) {
+    let (mut start, layout) = (start, Layout::Rows { stride: v.stride });
+    for first in (0..n).step_by(DEPTH) {
+        let count = DEPTH.min(n - first);
+        let data = &v.data[first * v.stride..];
+        let width = M::VECTOR / size_of::<A>() * M::VECTORS;
+        for column in (0..columns).step_by(width) {
+            prefetch(data.as_ptr().wrapping_add(column * count), width * count);
+            let right = Right { data: &data[column..], columns: width.min(columns - column), layout };
+            panels::<A, M, R>(ByRows(&p[first..]), right, count, &mut o[column..], o_stride, start);
+        }
+        start = Start::Sum;
+    }
+}
+
+/// How far ahead of what is read memory is asked for: a page, as hardware prefetchers stop where a page ends.
+const AHEAD: usize = 4096;
+
+/// Asks for the `count` elements that lie [`AHEAD`] bytes on from `from`. A hint: it changes nothing but time.
+#[inline(always)]
+fn prefetch<A>(from: *const A, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let ahead = from.cast::<i8>().wrapping_add(AHEAD);
+        for line in (0..count * size_of::<A>()).step_by(64) {
+            // SAFETY: a prefetch reads nothing and faults on no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, count);
+}
