@@ -16,7 +16,7 @@ const DEPTH: usize = 8;
 
 stamped! {
     /// `S[r, c] ← q_r · k_c` for the rows of `q`, of whole lanes, and `n` rows of `k`.
-    pub(crate) fn dots<A>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) = dots_body
+    pub(crate) fn dots<A: Float>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) = dots_body
 }
 
 #[inline(always)]
@@ -95,7 +95,7 @@ fn sums_of<A: Float, M: Machine, const R: usize, const K: usize>(
 stamped! {
     /// `O ← start + P·V` for `rows` rows of weights, [`STRIDE`] apart, and `n` rows of `v`. Rows up to the end of a strip
     /// may be overwritten too.
-    pub(crate) fn weigh<A>(
+    pub(crate) fn weigh<A: Float>(
         p: &[A],
         rows: usize,
         v: Left<'_, A>,
@@ -157,7 +157,7 @@ const AHEAD: usize = 4096;
 
 /// Asks for the `count` elements that lie [`AHEAD`] bytes on from `from`. A hint: it changes nothing but time.
 #[inline(always)]
-fn prefetch<A>(from: *const A, count: usize) {
+fn prefetch<A: Float>(from: *const A, count: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

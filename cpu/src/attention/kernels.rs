@@ -8,7 +8,7 @@
 // What is inlined into a function with a target feature is compiled with it, and only that is.
 #![allow(clippy::inline_always)]
 
-use super::float::{Float, exp2, exp2_below_one, mul_add};
+use super::float::{Float, Stored, exp2, exp2_below_one, mul_add};
 use super::isa::{Machine, stamped};
 
 /// Rows of a strip, and of every register tile.
@@ -107,12 +107,12 @@ impl<A: Float, const R: usize> Walk<A, R> for ByColumns<'_, A> {
 
 stamped! {
     /// `C ← start + A·B[..k]`, where the rows of the strip are those of `a`, [`STRIDE`] apart.
-    pub(crate) fn product<A>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) = by_rows
+    pub(crate) fn product<A: Float>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) = by_rows
 }
 
 stamped! {
     /// `C ← start + Aᵀ·B[..k]`: row `r` of the strip is column `r` of `a`.
-    pub(crate) fn product_transposed<A>(
+    pub(crate) fn product_transposed<A: Float>(
         a: Left<'_, A>,
         b: Right<'_, A>,
         k: usize,
@@ -262,7 +262,7 @@ pub(crate) struct Running<A> {
 stamped! {
     /// Turns the first `n` scores of `rows` rows, in base 2, into `2^(s − m)`, and returns what the rows' outputs so far
     /// are to be multiplied by. Columns from `n` to the next multiple of [`LANES`] become 0.
-    pub(crate) fn online_softmax<A>(s: &mut [A], n: usize, rows: usize, running: &mut Running<A>) -> [A; ROWS]
+    pub(crate) fn online_softmax<A: Float>(s: &mut [A], n: usize, rows: usize, running: &mut Running<A>) -> [A; ROWS]
         = online_softmax_body
 }
 
@@ -332,7 +332,7 @@ pub(super) fn total<A: Float>(lanes: [A; LANES]) -> A {
 
 stamped! {
     /// For one row: `s ← P = 2^(s − lse)` and `dp ← dS = P ∘ (dP − D)`.
-    pub(crate) fn score_gradients<A>(s: &mut [A], dp: &mut [A], lse: A, d: A) = score_gradients_body
+    pub(crate) fn score_gradients<A: Float>(s: &mut [A], dp: &mut [A], lse: A, d: A) = score_gradients_body
 }
 
 #[inline(always)]
@@ -346,7 +346,7 @@ fn score_gradients_body<A: Float, M: Machine>(s: &mut [A], dp: &mut [A], lse: A,
 
 stamped! {
     /// `x ← x ∘ y`.
-    pub(crate) fn multiply<A>(x: &mut [A], y: &[A]) = multiply_body
+    pub(crate) fn multiply<A: Float>(x: &mut [A], y: &[A]) = multiply_body
 }
 
 #[inline(always)]
@@ -358,7 +358,7 @@ fn multiply_body<A: Float, M: Machine>(x: &mut [A], y: &[A]) {
 
 stamped! {
     /// `x ← factor · x`.
-    pub(crate) fn scale<A>(x: &mut [A], factor: A) = scale_body
+    pub(crate) fn scale<A: Float>(x: &mut [A], factor: A) = scale_body
 }
 
 #[inline(always)]
@@ -370,7 +370,7 @@ fn scale_body<A: Float, M: Machine>(x: &mut [A], factor: A) {
 
 stamped! {
     /// `s ← c · tanh(s / c)`, and `slope ← 1 − tanh²`.
-    pub(crate) fn softcap<A>(s: &mut [A], slope: &mut [A], cap: A) = softcap_body
+    pub(crate) fn softcap<A: Float>(s: &mut [A], slope: &mut [A], cap: A) = softcap_body
 }
 
 #[inline(always)]
@@ -386,7 +386,7 @@ fn softcap_body<A: Float, M: Machine>(s: &mut [A], slope: &mut [A], cap: A) {
 
 stamped! {
     /// `s ← s − slope · |distance − c|` for column `c`.
-    pub(crate) fn add_distances<A>(s: &mut [A], slope: A, distance: A) = add_distances_body
+    pub(crate) fn add_distances<A: Float>(s: &mut [A], slope: A, distance: A) = add_distances_body
 }
 
 #[inline(always)]
@@ -405,7 +405,7 @@ fn add_distances_body<A: Float, M: Machine>(s: &mut [A], slope: A, distance: A) 
 stamped! {
     /// `x_c ← Z_c x_c` for columns from key `first` on, where `Z` is `keep` or 0 as the words of Philox4x32-10 under the
     /// counter `[j / 4, i, h, b]` say: one below `threshold` drops its key.
-    pub(crate) fn drop<A>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) = drop_body
+    pub(crate) fn drop<A: Float>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) = drop_body
 }
 
 #[inline(always)]
@@ -450,8 +450,20 @@ fn philox<const N: usize>(first: u32, [i, h, b]: [u32; 3], key: [u32; 2]) -> [[u
 }
 
 stamped! {
+    /// `to ← from`, as accumulators.
+    pub(crate) fn widen<T: Stored>(from: &[T], to: &mut [T::Accum]) = widen_body
+}
+
+#[inline(always)]
+fn widen_body<T: Stored, M: Machine>(from: &[T], to: &mut [T::Accum]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = from.widen();
+    }
+}
+
+stamped! {
     /// Whether every element is finite: `0 · x` is 0 then, and NaN otherwise.
-    pub(crate) fn all_finite<A>(x: &[A]) -> bool = all_finite_body
+    pub(crate) fn all_finite<A: Float>(x: &[A]) -> bool = all_finite_body
 }
 
 #[inline(always)]
@@ -488,7 +500,7 @@ pub(crate) fn exp_scalar<A: Float>(x: A) -> A {
 
 stamped! {
     /// `x ← e^(x − shift)`.
-    pub(crate) fn exp_row<A>(x: &mut [A], shift: A) = exp_row_body
+    pub(crate) fn exp_row<A: Float>(x: &mut [A], shift: A) = exp_row_body
 }
 
 #[inline(always)]
@@ -500,7 +512,7 @@ fn exp_row_body<A: Float, M: Machine>(x: &mut [A], shift: A) {
 
 stamped! {
     /// The largest element, −∞ if there is none; a NaN is passed over.
-    pub(crate) fn max_row<A>(x: &[A]) -> A = max_row_body
+    pub(crate) fn max_row<A: Float>(x: &[A]) -> A = max_row_body
 }
 
 #[inline(always)]
@@ -511,7 +523,7 @@ fn max_row_body<A: Float, M: Machine>(x: &[A]) -> A {
 
 stamped! {
     /// The sum of a row.
-    pub(crate) fn sum_row<A>(x: &[A]) -> A = sum_row_body
+    pub(crate) fn sum_row<A: Float>(x: &[A]) -> A = sum_row_body
 }
 
 #[inline(always)]
