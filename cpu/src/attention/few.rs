@@ -1,5 +1,6 @@
 //! Products for few rows, over keys and values where they lie: the time should be that of reading them once, in the
-//! order of their addresses.
+//! order of their addresses. Memory is asked for ahead of its use, a few lines beside each step of the arithmetic: a
+//! burst of requests would have to end before the next step could begin.
 
 // What is inlined into a function with a target feature is compiled with it, and only that is.
 #![allow(clippy::inline_always)]
@@ -8,7 +9,7 @@ use super::float::{Float, mul_add};
 use super::isa::{Machine, stamped};
 use super::kernels::{ByRows, LANES, Layout, Left, ROWS, Right, STRIDE, Start, panels};
 
-/// Lanes of a sum.
+/// Interleaved sums of an inner product, on every instruction set: what a vector of AVX2 holds, as 16 registers are few.
 const SUMS: usize = LANES / 2;
 
 /// Values that are added to a register tile before it is put away.
@@ -93,7 +94,7 @@ fn sums_of<A: Float, M: Machine, const R: usize, const K: usize>(
 }
 
 stamped! {
-    /// `O ← start + P·V` for `rows` rows of weights, [`STRIDE`] apart, and `n` rows of `v`. Rows up to the end of a strip
+    /// `O ← start + P·V` for `rows` rows of weights, [`STRIDE`] apart, and `n` rows of `v`, at least one. Rows up to the end of a strip
     /// may be overwritten too.
     pub(crate) fn weigh<A: Float>(
         p: &[A],
@@ -169,4 +170,43 @@ fn prefetch<A: Float>(from: *const A, count: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (from, count);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::isa::Isa;
+    use proptest::prelude::*;
+
+    /// Small integers: every order of summation is exact.
+    fn matrix(rows: usize, stride: usize, salt: usize) -> Vec<f64> {
+        (0..rows * stride).map(|at| ((at * 31 + salt * 17) % 23) as f64 - 11.0).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn products_are_those_of_the_definition(rows in 1..=ROWS, n in 1usize..70, lanes in 1usize..9, gap in 0usize..3) {
+            let (dim, stride) = (lanes * LANES, (lanes + gap) * LANES);
+            let (q, k, p) = (matrix(rows, dim, 1), matrix(n, stride, 2), matrix(ROWS, STRIDE, 3));
+            let q: Vec<&[f64]> = q.chunks_exact(dim).collect();
+            let right = Left { data: &k[..], stride };
+            for isa in Isa::available() {
+                let mut s = vec![0.0; ROWS * STRIDE];
+                dots(isa, &q, right, n, &mut s);
+                let mut o = matrix(ROWS, dim, 4);
+                let before = o.clone();
+                weigh(isa, &p, rows, right, n, &mut o, dim, dim, Start::Scaled([2.0; ROWS]));
+                for r in 0..rows {
+                    for j in 0..n {
+                        let expected: f64 = q[r].iter().zip(&k[j * stride..]).map(|(q, k)| q * k).sum();
+                        prop_assert_eq!(s[r * STRIDE + j], expected);
+                    }
+                    for c in 0..dim {
+                        let added: f64 = (0..n).map(|j| p[r * STRIDE + j] * k[j * stride + c]).sum();
+                        prop_assert_eq!(o[r * dim + c], 2.0 * before[r * dim + c] + added);
+                    }
+                }
+            }
+        }
+    }
 }

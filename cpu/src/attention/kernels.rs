@@ -3,7 +3,7 @@
 //!
 //! A product is `C ← f ∘ C + A·B` for a strip of [`ROWS`] rows. Its sum runs over the inner index in ascending order,
 //! one multiply-add each, whatever the register tile; so its bits depend on operands and sizes alone, and are the same
-//! on every instruction set that fuses multiply-adds. Row sums and inner products run in [`LANES`] interleaved sums.
+//! on every instruction set that fuses multiply-adds. Row sums run in [`LANES`] interleaved sums.
 
 // What is inlined into a function with a target feature is compiled with it, and only that is.
 #![allow(clippy::inline_always)]
