@@ -30,7 +30,7 @@ pub fn read(isa: Isa, memory: &[f32]) -> u64 {
 }
 
 stamped! {
-    fn spin<A>(rounds: u64, x: A, y: A) -> A = spin_body
+    fn spin<A: Float>(rounds: u64, x: A, y: A) -> A = spin_body
 }
 
 #[inline(always)]
@@ -59,7 +59,7 @@ fn spin_tile<A: Float, M: Machine, const C: usize>(rounds: u64, x: A, y: A) -> A
 }
 
 stamped! {
-    fn sum<A>(x: &[A]) -> A = sum_body
+    fn sum<A: Float>(x: &[A]) -> A = sum_body
 }
 
 #[inline(always)]

@@ -1,15 +1,16 @@
 //! Few queries against many keys: a group of heads reads each key and value once, from where it lies. The time is that of
 //! reading them.
 
+use super::few;
 use super::float::Stored;
 use super::forward::{Online, Partial};
-use super::kernels::{self, LANES, Layout, Left, ROWS, Right, STRIDE};
+use super::kernels::{self, LANES, Left, ROWS, STRIDE, Start};
+use super::panels::Aligned;
 use super::scores::Problem;
 use super::split::QueryTask;
 use super::strip::Columns;
 use super::tile::{Tile, pack_keys, pack_queries};
 use ndarray::{ArrayView4, s};
-use num_traits::Zero;
 use std::ops::Range;
 use tilewright_attention::tiling::tiles;
 use tilewright_attention::{AttentionSpec, Keys};
@@ -49,7 +50,7 @@ pub(super) fn attend<T: Stored>(
     let head = [task.b, spec.kv_head(task.heads.start)];
     let mut online = Online::new(problem, task, &keys);
     let queries = scaled_queries(problem, task);
-    let zeros = || vec![T::Accum::zero(); ROWS * STRIDE];
+    let zeros = || Aligned::zeros(ROWS * STRIDE);
     let (mut scores, mut slope, mut columns, scaling) = (zeros(), zeros(), Columns::default(), problem.scaling());
     let (mut k_tile, mut v_tile) = (Tile::default(), Tile::default());
     for chunk in tiles(keys, CHUNK) {
@@ -70,17 +71,20 @@ pub(super) fn attend<T: Stored>(
             for run in &columns.runs {
                 let left = Left { data: &k.data[(run.keys.start - chunk.start) * k.stride..], stride: k.stride };
                 let rows: Vec<_> = (0..strip.lanes().len()).map(|r| queries.padded_row(at * ROWS + r)).collect();
-                kernels::dots(isa, &rows, left, run.keys.len(), &mut scores[run.column..]);
+                few::dots(isa, &rows, left, run.keys.len(), &mut scores[run.column..]);
             }
             if columns.runs.is_empty() {
                 continue;
             }
             problem.finish_scores(&scaling, &strip, &columns, &mut scores, &mut slope);
             let row = |j: usize| &v.data[(j - chunk.start) * v.stride..];
-            let layout = Layout::Rows { stride: v.stride };
-            let values = |keys: &Range<usize>| Right { data: row(keys.start), columns: spec.value_dim, layout };
+            let (rows, o_stride) = (strip.lanes().len(), online.o.stride());
+            let weigh = |keys: &Range<usize>, p: &[T::Accum], o: &mut [T::Accum], start: Start<T::Accum>| {
+                let v = Left { data: row(keys.start), stride: v.stride };
+                few::weigh(isa, p, rows, v, keys.len(), o, o_stride, spec.value_dim, start);
+            };
             let value = |j: usize, out: &mut [T::Accum]| out.copy_from_slice(&row(j)[..spec.value_dim]);
-            online.update(problem, at, &columns, &mut scores, finite, values, value);
+            online.update(problem, at, &columns, &mut scores, finite, weigh, value);
         }
     }
     online.finish()

@@ -13,7 +13,8 @@ pub(crate) const EXP_ERROR: f64 = 4.0;
 
 /// An accumulator with the bit patterns that [`exp2`] is made of.
 pub(crate) trait Float: Accum {
-    /// Added and taken away again, it leaves no room for a fraction: rounds to the nearest integer.
+    /// Added and taken away again, it leaves no room for a fraction: rounds to the nearest integer. In between, the sum's
+    /// lowest bits are that integer as an exponent is stored.
     const ROUND: Self;
     /// Below this, `2^x` is taken for zero: the smallest normal number's exponent.
     const LOWEST: Self;
@@ -36,7 +37,7 @@ pub(crate) trait Float: Accum {
 
 macro_rules! float_bits {
     ($float:ident, $mantissa:literal) => {
-        const ROUND: Self = 1.5 * (1u64 << $mantissa) as $float;
+        const ROUND: Self = 1.5 * (1u64 << $mantissa) as $float + ($float::MAX_EXP - 1) as $float;
         const LOWEST: Self = ($float::MIN_EXP - 1) as $float;
         const HIGHEST: Self = $float::MAX_EXP as $float;
         const LOG2_E: Self = std::f64::consts::LOG2_E as $float;
@@ -49,8 +50,7 @@ macro_rules! float_bits {
 
         #[inline(always)]
         fn power_of_two(shifted: Self) -> Self {
-            const ONE: $float = 1.0;
-            $float::from_bits((shifted.to_bits() << $mantissa).wrapping_add(ONE.to_bits()))
+            $float::from_bits(shifted.to_bits() << $mantissa)
         }
     };
 }
@@ -148,11 +148,19 @@ pub(crate) fn constant<A: Float>(x: f64) -> A {
 pub(crate) trait Stored: Element<Accum: Float> {
     /// The same elements as accumulators, where nothing needs converting.
     fn as_accum(row: &[Self]) -> Option<&[Self::Accum]>;
+
+    /// The same number as an accumulator; any NaN for a NaN. Without branches, where the format is another one.
+    fn widen(self) -> Self::Accum;
 }
 
 impl Stored for f32 {
     fn as_accum(row: &[f32]) -> Option<&[f32]> {
         Some(row)
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
     }
 }
 
@@ -160,17 +168,37 @@ impl Stored for f64 {
     fn as_accum(row: &[f64]) -> Option<&[f64]> {
         Some(row)
     }
+
+    #[inline(always)]
+    fn widen(self) -> f64 {
+        self
+    }
 }
 
 impl Stored for tilewright_scalar::f16 {
     fn as_accum(_: &[Self]) -> Option<&[f32]> {
         None
     }
+
+    /// Exponent and mantissa moved to their place are the number times `2^−112`, subnormal or not.
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        let bits = u32::from(self.to_bits());
+        let moved = (bits & 0x7fff) << 13;
+        let finite = f32::from_bits(moved) * f32::from_bits((127 + 112) << 23);
+        let magnitude = if bits & 0x7c00 == 0x7c00 { moved | f32::INFINITY.to_bits() } else { finite.to_bits() };
+        f32::from_bits(magnitude | (bits & 0x8000) << 16)
+    }
 }
 
 impl Stored for tilewright_scalar::bf16 {
     fn as_accum(_: &[Self]) -> Option<&[f32]> {
         None
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 }
 
@@ -230,6 +258,19 @@ mod tests {
             prop_assert!(exp2_error::<f32>(x) < EXP_ERROR / 2.0);
             prop_assert!(exp2_error::<f64>(y) < EXP_ERROR / 2.0);
             prop_assert!(tanh_error(z) < Contract::strict(f32::FORMAT).tanh_error);
+        }
+    }
+
+    /// All numbers of the 16-bit formats.
+    #[test]
+    fn widening_is_exact() {
+        fn same<T: Stored<Accum = f32>>(x: T) {
+            let (got, expected) = (x.widen(), x.to_accum());
+            assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{got} for {expected}");
+        }
+        for bits in 0..=u16::MAX {
+            same(tilewright_scalar::f16::from_bits(bits));
+            same(tilewright_scalar::bf16::from_bits(bits));
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::decode;
 use super::float::{Float, Stored, ln};
-use super::kernels::{self, Left, ROWS, Right, Running, STRIDE, Start};
-use super::panels::{Panels, Strips};
+use super::kernels::{self, Left, ROWS, Running, STRIDE, Start};
+use super::panels::{Aligned, Panels, Strips};
 use super::scores::{Problem, add_scaled};
 use super::split::{self, QueryTask};
 use super::strip::{Columns, Scaling, Strip};
@@ -164,29 +164,28 @@ impl<A: Float> Online<A> {
         Self { strips, running, o: Tile::zeros(lanes.len(), spec.value_dim) }
     }
 
-    /// Lines 9 and 10: finished scores of strip `at` become weights, and the values of their keys are added. `values`
-    /// says where those of a run lie; `value` is one of them, for the case that not all are finite.
-    pub(super) fn update<'v, T: Stored<Accum = A>>(
+    /// Lines 9 and 10: finished scores of strip `at` become weights, and the values of their keys are added. `weigh`
+    /// does so for a run, from its weights, to the strip's rows; `value` is one value, for the case that not all are
+    /// finite.
+    pub(super) fn update<T: Stored<Accum = A>>(
         &mut self,
         problem: &Problem<'_, '_, T>,
         at: usize,
         columns: &Columns,
         s: &mut [A],
         finite: bool,
-        values: impl Fn(&Range<usize>) -> Right<'v, A>,
+        weigh: impl Fn(&Range<usize>, &[A], &mut [A], Start<A>),
         value: impl Fn(usize, &mut [A]),
     ) {
         let (strip, isa) = (&self.strips[at], problem.isa);
         let rows = strip.lanes().len();
         let factors = kernels::online_softmax(isa, s, columns.width(), rows, &mut self.running[at]);
         problem.drop_strip(strip, columns, s);
-        let o_stride = self.o.stride();
         if finite || !columns.partial {
             let unscaled = factors.iter().all(|factor| *factor == A::one());
             let mut start = if unscaled { Start::Sum } else { Start::Scaled(factors) };
-            let o = self.o.rows_from_mut(at * ROWS);
             for run in &columns.runs {
-                kernels::product(isa, &s[run.column..], values(&run.keys), run.keys.len(), o, o_stride, start);
+                weigh(&run.keys, &s[run.column..], self.o.rows_from_mut(at * ROWS), start);
                 start = Start::Sum;
             }
             return;
@@ -255,13 +254,13 @@ fn attend<T: Stored>(
 /// What a strip's scores are computed in.
 struct Scratch<A> {
     columns: Columns,
-    s: Vec<A>,
-    slope: Vec<A>,
+    s: Aligned<A>,
+    slope: Aligned<A>,
 }
 
 impl<A: Float> Scratch<A> {
     fn new() -> Self {
-        let zeros = || vec![A::zero(); ROWS * STRIDE];
+        let zeros = || Aligned::zeros(ROWS * STRIDE);
         Self { columns: Columns::default(), s: zeros(), slope: zeros() }
     }
 
@@ -294,9 +293,13 @@ impl<A: Float> Scratch<A> {
             }
             let strip = &online.strips[at];
             problem.finish_scores(scaling, strip, &self.columns, &mut self.s, &mut self.slope);
-            let values = |keys: &Range<usize>| tile.v.right(0, spec.value_dim, keys.start - origin);
+            let o_stride = online.o.stride();
+            let weigh = |keys: &Range<usize>, p: &[A], o: &mut [A], start: Start<A>| {
+                let values = tile.v.right(0, spec.value_dim, keys.start - origin);
+                kernels::product(problem.isa, p, values, keys.len(), o, o_stride, start);
+            };
             let value = |j: usize, v: &mut [A]| (0..v.len()).for_each(|c| v[c] = tile.v.at(j - origin, c));
-            online.update(problem, at, &self.columns, &mut self.s, tile.finite, values, value);
+            online.update(problem, at, &self.columns, &mut self.s, tile.finite, weigh, value);
         }
     }
 }

@@ -3,12 +3,12 @@
 //!
 //! A product is `C ← f ∘ C + A·B` for a strip of [`ROWS`] rows. Its sum runs over the inner index in ascending order,
 //! one multiply-add each, whatever the register tile; so its bits depend on operands and sizes alone, and are the same
-//! on every instruction set that fuses multiply-adds. Row sums and inner products run in [`LANES`] interleaved sums.
+//! on every instruction set that fuses multiply-adds. Row sums run in [`LANES`] interleaved sums.
 
 // What is inlined into a function with a target feature is compiled with it, and only that is.
 #![allow(clippy::inline_always)]
 
-use super::float::{Float, exp2, exp2_below_one, mul_add};
+use super::float::{Float, Stored, exp2, exp2_below_one, mul_add};
 use super::isa::{Machine, stamped};
 
 /// Rows of a strip, and of every register tile.
@@ -60,7 +60,7 @@ pub(crate) enum Start<A> {
 }
 
 /// How a product walks its left factor.
-trait Walk<A>: Copy {
+pub(super) trait Walk<A, const R: usize>: Copy {
     /// Whether there are elements at the first `k` inner indices.
     fn holds(&self, k: usize) -> bool;
 
@@ -68,38 +68,38 @@ trait Walk<A>: Copy {
     ///
     /// # Safety
     /// It holds more than `kk` of them.
-    unsafe fn at(&self, kk: usize) -> [A; ROWS];
+    unsafe fn at(&self, kk: usize) -> [A; R];
 }
 
 /// Row `r` of the strip is a row of the factor, [`STRIDE`] from the next.
 #[derive(Clone, Copy)]
-struct ByRows<'a, A>(&'a [A]);
+pub(super) struct ByRows<'a, A>(pub(super) &'a [A]);
 
 /// Row `r` of the strip is column `r` of the factor.
 #[derive(Clone, Copy)]
 struct ByColumns<'a, A>(Left<'a, A>);
 
-impl<A: Float> Walk<A> for ByRows<'_, A> {
+impl<A: Float, const R: usize> Walk<A, R> for ByRows<'_, A> {
     #[inline(always)]
     fn holds(&self, k: usize) -> bool {
-        (ROWS - 1) * STRIDE + k <= self.0.len()
+        (R - 1) * STRIDE + k <= self.0.len()
     }
 
     #[inline(always)]
-    unsafe fn at(&self, kk: usize) -> [A; ROWS] {
+    unsafe fn at(&self, kk: usize) -> [A; R] {
         // SAFETY: the last row is longer than `kk`, as the caller has made sure.
         std::array::from_fn(|r| unsafe { *self.0.get_unchecked(r * STRIDE + kk) })
     }
 }
 
-impl<A: Float> Walk<A> for ByColumns<'_, A> {
+impl<A: Float, const R: usize> Walk<A, R> for ByColumns<'_, A> {
     #[inline(always)]
     fn holds(&self, k: usize) -> bool {
-        k == 0 || (k - 1) * self.0.stride + ROWS <= self.0.data.len()
+        k == 0 || (k - 1) * self.0.stride + R <= self.0.data.len()
     }
 
     #[inline(always)]
-    unsafe fn at(&self, kk: usize) -> [A; ROWS] {
+    unsafe fn at(&self, kk: usize) -> [A; R] {
         // SAFETY: the last of more than `kk` rows ends within the data, as the caller has made sure.
         std::array::from_fn(|r| unsafe { *self.0.data.get_unchecked(kk * self.0.stride + r) })
     }
@@ -107,12 +107,12 @@ impl<A: Float> Walk<A> for ByColumns<'_, A> {
 
 stamped! {
     /// `C ← start + A·B[..k]`, where the rows of the strip are those of `a`, [`STRIDE`] apart.
-    pub(crate) fn product<A>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) = by_rows
+    pub(crate) fn product<A: Float>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) = by_rows
 }
 
 stamped! {
     /// `C ← start + Aᵀ·B[..k]`: row `r` of the strip is column `r` of `a`.
-    pub(crate) fn product_transposed<A>(
+    pub(crate) fn product_transposed<A: Float>(
         a: Left<'_, A>,
         b: Right<'_, A>,
         k: usize,
@@ -124,7 +124,7 @@ stamped! {
 
 #[inline(always)]
 fn by_rows<A: Float, M: Machine>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) {
-    panels::<A, M>(ByRows(a), b, k, c, c_stride, start);
+    panels::<A, M, ROWS>(ByRows(a), b, k, c, c_stride, start);
 }
 
 #[inline(always)]
@@ -136,13 +136,13 @@ fn by_columns<A: Float, M: Machine>(
     c_stride: usize,
     start: Start<A>,
 ) {
-    panels::<A, M>(ByColumns(a), b, k, c, c_stride, start);
+    panels::<A, M, ROWS>(ByColumns(a), b, k, c, c_stride, start);
 }
 
 /// Register tile after register tile along the columns, the last as narrow as whole vectors allow.
 #[inline(always)]
-fn panels<A: Float, M: Machine>(
-    a: impl Walk<A>,
+pub(super) fn panels<A: Float, M: Machine, const R: usize>(
+    a: impl Walk<A, R>,
     b: Right<'_, A>,
     k: usize,
     c: &mut [A],
@@ -165,52 +165,52 @@ fn panels<A: Float, M: Machine>(
         // Constants, so that of the outer branches only the machine's own is compiled.
         if const { M::VECTOR / size_of::<A>() == 16 } {
             match vectors {
-                1 => tile::<A, M, 16>(a, data, stride, k, c, c_stride, start),
-                2 => tile::<A, M, 32>(a, data, stride, k, c, c_stride, start),
-                3 => tile::<A, M, 48>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, 64>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, M, R, 32>(a, data, stride, k, c, c_stride, start),
+                3 => tile::<A, M, R, 48>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, R, 64>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTOR / size_of::<A>() * M::VECTORS == 32 } {
             match vectors {
-                1 => tile::<A, M, 8>(a, data, stride, k, c, c_stride, start),
-                2 => tile::<A, M, 16>(a, data, stride, k, c, c_stride, start),
-                3 => tile::<A, M, 24>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, 32>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                3 => tile::<A, M, R, 24>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, R, 32>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTORS == 4 } {
             let unit = const { M::VECTOR / size_of::<A>() };
             match vectors * unit {
-                2 => tile::<A, M, 2>(a, data, stride, k, c, c_stride, start),
-                4 => tile::<A, M, 4>(a, data, stride, k, c, c_stride, start),
-                6 => tile::<A, M, 6>(a, data, stride, k, c, c_stride, start),
-                8 => tile::<A, M, 8>(a, data, stride, k, c, c_stride, start),
-                12 => tile::<A, M, 12>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, 16>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, M, R, 2>(a, data, stride, k, c, c_stride, start),
+                4 => tile::<A, M, R, 4>(a, data, stride, k, c, c_stride, start),
+                6 => tile::<A, M, R, 6>(a, data, stride, k, c, c_stride, start),
+                8 => tile::<A, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                12 => tile::<A, M, R, 12>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, R, 16>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTOR / size_of::<A>() == 8 } {
             match vectors {
-                1 => tile::<A, M, 8>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, 16>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, R, 16>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTOR / size_of::<A>() == 4 } {
             match vectors {
-                1 => tile::<A, M, 4>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, 8>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, M, R, 4>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, R, 8>(a, data, stride, k, c, c_stride, start),
             }
         } else {
             match vectors {
-                1 => tile::<A, M, 2>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, 4>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, M, R, 2>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, M, R, 4>(a, data, stride, k, c, c_stride, start),
             }
         }
         column += panel;
     }
 }
 
-/// `ROWS × C` results, held in registers over the whole sum.
+/// `R × C` results, held in registers over the whole sum.
 #[inline(always)]
-fn tile<A: Float, M: Machine, const C: usize>(
-    a: impl Walk<A>,
+fn tile<A: Float, M: Machine, const R: usize, const C: usize>(
+    a: impl Walk<A, R>,
     b: &[A],
     stride: usize,
     k: usize,
@@ -218,16 +218,16 @@ fn tile<A: Float, M: Machine, const C: usize>(
     c_stride: usize,
     start: Start<A>,
 ) {
-    let mut sums = [[A::zero(); C]; ROWS];
+    let mut sums = [[A::zero(); C]; R];
     match start {
         Start::Zero => {}
         Start::Sum => {
-            for r in 0..ROWS {
+            for r in 0..R {
                 sums[r].copy_from_slice(&c[r * c_stride..][..C]);
             }
         }
         Start::Scaled(factors) => {
-            for r in 0..ROWS {
+            for r in 0..R {
                 let before = &c[r * c_stride..][..C];
                 for lane in 0..C {
                     sums[r][lane] = factors[r] * before[lane];
@@ -239,13 +239,13 @@ fn tile<A: Float, M: Machine, const C: usize>(
     for kk in 0..k {
         // SAFETY: `kk < k`, and the last row of `B` ends within it, as does what `a` holds, says the line above.
         let (a, b) = unsafe { (a.at(kk), b.get_unchecked(kk * stride..kk * stride + C)) };
-        for r in 0..ROWS {
+        for r in 0..R {
             for lane in 0..C {
                 sums[r][lane] = mul_add::<A, M>(a[r], b[lane], sums[r][lane]);
             }
         }
     }
-    for r in 0..ROWS {
+    for r in 0..R {
         c[r * c_stride..][..C].copy_from_slice(&sums[r]);
     }
 }
@@ -262,7 +262,7 @@ pub(crate) struct Running<A> {
 stamped! {
     /// Turns the first `n` scores of `rows` rows, in base 2, into `2^(s − m)`, and returns what the rows' outputs so far
     /// are to be multiplied by. Columns from `n` to the next multiple of [`LANES`] become 0.
-    pub(crate) fn online_softmax<A>(s: &mut [A], n: usize, rows: usize, running: &mut Running<A>) -> [A; ROWS]
+    pub(crate) fn online_softmax<A: Float>(s: &mut [A], n: usize, rows: usize, running: &mut Running<A>) -> [A; ROWS]
         = online_softmax_body
 }
 
@@ -273,22 +273,29 @@ fn online_softmax_body<A: Float, M: Machine>(
     rows: usize,
     running: &mut Running<A>,
 ) -> [A; ROWS] {
-    let mut factors = [A::one(); ROWS];
     let padded = n.next_multiple_of(LANES);
-    for r in 0..rows.min(ROWS) {
+    let rows = rows.min(ROWS);
+    // Passes over all rows, one after the other: what follows on a maximum is short, and would keep each row waiting.
+    let mut m = running.m;
+    for r in 0..rows {
         let row = &mut s[r * STRIDE..][..padded];
         row[n..].fill(A::neg_infinity());
-        let m = max_of(row);
-        if m > running.m[r] {
-            // 0 for the first keys a row sees, when m was −∞.
-            factors[r] = exp2_below_one::<A, M>(running.m[r] - m);
-            running.l[r] *= factors[r];
-            running.m[r] = m;
-        }
+        let largest = max_of(row);
+        m[r] = if largest > m[r] { largest } else { m[r] };
+    }
+    let mut factors = [A::one(); ROWS];
+    for r in 0..ROWS {
+        // 0 for the first keys a row sees, when its maximum was −∞; and −∞ − −∞ is not to be asked for.
+        let factor = exp2_below_one::<A, M>(running.m[r] - m[r]);
+        factors[r] = if m[r] > running.m[r] { factor } else { A::one() };
+        running.l[r] *= factors[r];
+    }
+    running.m = m;
+    for r in 0..rows {
         // Without a finite score so far there is nothing to subtract, and 2^−∞ = 0.
-        let shift = if running.m[r] == A::neg_infinity() { A::zero() } else { running.m[r] };
+        let shift = if m[r] == A::neg_infinity() { A::zero() } else { m[r] };
         let mut sums = [A::zero(); LANES];
-        for chunk in row.chunks_exact_mut(LANES) {
+        for chunk in s[r * STRIDE..][..padded].chunks_exact_mut(LANES) {
             for lane in 0..LANES {
                 let p = exp2_below_one::<A, M>(chunk[lane] - shift);
                 chunk[lane] = p;
@@ -309,7 +316,10 @@ fn max_of<A: Float>(row: &[A]) -> A {
             lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
         }
     }
-    lanes.into_iter().fold(A::neg_infinity(), |m, x| if x > m { x } else { m })
+    let larger = |x: A, y: A| if x > y { x } else { y };
+    let eight: [A; 8] = std::array::from_fn(|lane| larger(lanes[lane], lanes[lane + 8]));
+    let four: [A; 4] = std::array::from_fn(|lane| larger(eight[lane], eight[lane + 4]));
+    larger(larger(four[0], four[2]), larger(four[1], four[3]))
 }
 
 /// The sum of the lanes, by halves.
@@ -322,7 +332,7 @@ pub(super) fn total<A: Float>(lanes: [A; LANES]) -> A {
 
 stamped! {
     /// For one row: `s ← P = 2^(s − lse)` and `dp ← dS = P ∘ (dP − D)`.
-    pub(crate) fn score_gradients<A>(s: &mut [A], dp: &mut [A], lse: A, d: A) = score_gradients_body
+    pub(crate) fn score_gradients<A: Float>(s: &mut [A], dp: &mut [A], lse: A, d: A) = score_gradients_body
 }
 
 #[inline(always)]
@@ -336,7 +346,7 @@ fn score_gradients_body<A: Float, M: Machine>(s: &mut [A], dp: &mut [A], lse: A,
 
 stamped! {
     /// `x ← x ∘ y`.
-    pub(crate) fn multiply<A>(x: &mut [A], y: &[A]) = multiply_body
+    pub(crate) fn multiply<A: Float>(x: &mut [A], y: &[A]) = multiply_body
 }
 
 #[inline(always)]
@@ -348,7 +358,7 @@ fn multiply_body<A: Float, M: Machine>(x: &mut [A], y: &[A]) {
 
 stamped! {
     /// `x ← factor · x`.
-    pub(crate) fn scale<A>(x: &mut [A], factor: A) = scale_body
+    pub(crate) fn scale<A: Float>(x: &mut [A], factor: A) = scale_body
 }
 
 #[inline(always)]
@@ -360,7 +370,7 @@ fn scale_body<A: Float, M: Machine>(x: &mut [A], factor: A) {
 
 stamped! {
     /// `s ← c · tanh(s / c)`, and `slope ← 1 − tanh²`.
-    pub(crate) fn softcap<A>(s: &mut [A], slope: &mut [A], cap: A) = softcap_body
+    pub(crate) fn softcap<A: Float>(s: &mut [A], slope: &mut [A], cap: A) = softcap_body
 }
 
 #[inline(always)]
@@ -376,7 +386,7 @@ fn softcap_body<A: Float, M: Machine>(s: &mut [A], slope: &mut [A], cap: A) {
 
 stamped! {
     /// `s ← s − slope · |distance − c|` for column `c`.
-    pub(crate) fn add_distances<A>(s: &mut [A], slope: A, distance: A) = add_distances_body
+    pub(crate) fn add_distances<A: Float>(s: &mut [A], slope: A, distance: A) = add_distances_body
 }
 
 #[inline(always)]
@@ -395,7 +405,7 @@ fn add_distances_body<A: Float, M: Machine>(s: &mut [A], slope: A, distance: A) 
 stamped! {
     /// `x_c ← Z_c x_c` for columns from key `first` on, where `Z` is `keep` or 0 as the words of Philox4x32-10 under the
     /// counter `[j / 4, i, h, b]` say: one below `threshold` drops its key.
-    pub(crate) fn drop<A>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) = drop_body
+    pub(crate) fn drop<A: Float>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) = drop_body
 }
 
 #[inline(always)]
@@ -440,8 +450,20 @@ fn philox<const N: usize>(first: u32, [i, h, b]: [u32; 3], key: [u32; 2]) -> [[u
 }
 
 stamped! {
+    /// `to ← from`, as accumulators.
+    pub(crate) fn widen<T: Stored>(from: &[T], to: &mut [T::Accum]) = widen_body
+}
+
+#[inline(always)]
+fn widen_body<T: Stored, M: Machine>(from: &[T], to: &mut [T::Accum]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = from.widen();
+    }
+}
+
+stamped! {
     /// Whether every element is finite: `0 · x` is 0 then, and NaN otherwise.
-    pub(crate) fn all_finite<A>(x: &[A]) -> bool = all_finite_body
+    pub(crate) fn all_finite<A: Float>(x: &[A]) -> bool = all_finite_body
 }
 
 #[inline(always)]
@@ -478,7 +500,7 @@ pub(crate) fn exp_scalar<A: Float>(x: A) -> A {
 
 stamped! {
     /// `x ← e^(x − shift)`.
-    pub(crate) fn exp_row<A>(x: &mut [A], shift: A) = exp_row_body
+    pub(crate) fn exp_row<A: Float>(x: &mut [A], shift: A) = exp_row_body
 }
 
 #[inline(always)]
@@ -490,7 +512,7 @@ fn exp_row_body<A: Float, M: Machine>(x: &mut [A], shift: A) {
 
 stamped! {
     /// The largest element, −∞ if there is none; a NaN is passed over.
-    pub(crate) fn max_row<A>(x: &[A]) -> A = max_row_body
+    pub(crate) fn max_row<A: Float>(x: &[A]) -> A = max_row_body
 }
 
 #[inline(always)]
@@ -501,72 +523,10 @@ fn max_row_body<A: Float, M: Machine>(x: &[A]) -> A {
 
 stamped! {
     /// The sum of a row.
-    pub(crate) fn sum_row<A>(x: &[A]) -> A = sum_row_body
+    pub(crate) fn sum_row<A: Float>(x: &[A]) -> A = sum_row_body
 }
 
 #[inline(always)]
 fn sum_row_body<A: Float, M: Machine>(x: &[A]) -> A {
     sum_of(x, |x| x)
-}
-
-stamped! {
-    /// `S[r, c] ← q_r · k_c` for the rows of `q`, of whole lanes, and `n` rows of `k`, straight from where they lie: for
-    /// few rows, whose time is that of reading `k` once.
-    pub(crate) fn dots<A>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) = dots_body
-}
-
-#[inline(always)]
-fn dots_body<A: Float, M: Machine>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) {
-    match *q {
-        [a] => dots_of::<A, M, 1>([a], k, n, s),
-        [a, b] => dots_of::<A, M, 2>([a, b], k, n, s),
-        [a, b, c] => dots_of::<A, M, 3>([a, b, c], k, n, s),
-        [a, b, c, d] => dots_of::<A, M, 4>([a, b, c, d], k, n, s),
-        [a, b, c, d, e] => dots_of::<A, M, 5>([a, b, c, d, e], k, n, s),
-        [a, b, c, d, e, f, ..] => dots_of::<A, M, 6>([a, b, c, d, e, f], k, n, s),
-        [] => {}
-    }
-}
-
-#[inline(always)]
-fn dots_of<A: Float, M: Machine, const R: usize>(q: [&[A]; R], k: Left<'_, A>, n: usize, s: &mut [A]) {
-    let dim = q[0].len() - q[0].len() % LANES;
-    let q = q.map(|q| &q[..dim]);
-    for column in 0..n {
-        let key = &k.data[column * k.stride..][..dim];
-        prefetch(k.data, column * k.stride);
-        let mut lanes = [[A::zero(); LANES]; R];
-        for (at, key) in key.chunks_exact(LANES).enumerate() {
-            for r in 0..R {
-                let q = &q[r][at * LANES..][..LANES];
-                for lane in 0..LANES {
-                    lanes[r][lane] = mul_add::<A, M>(q[lane], key[lane], lanes[r][lane]);
-                }
-            }
-        }
-        // As a whole: what is reduced number by number would be computed number by number.
-        let lanes = std::hint::black_box(lanes);
-        for r in 0..R {
-            s[r * STRIDE + column] = total(lanes[r]);
-        }
-    }
-}
-
-/// How far ahead of what is read memory is asked for: two pages, as hardware prefetchers stop where a page ends.
-const AHEAD: usize = 8192;
-
-/// Asks for the row at `at` and what follows, [`AHEAD`] bytes on. A hint: it changes nothing but time.
-#[inline(always)]
-fn prefetch<A>(data: &[A], at: usize) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let ahead = data.as_ptr().wrapping_add(at).cast::<i8>().wrapping_add(AHEAD);
-        for line in 0..8 {
-            // SAFETY: a prefetch reads nothing and faults on no address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line)) };
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (data, at);
 }

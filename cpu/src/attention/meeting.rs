@@ -3,7 +3,7 @@
 use super::backward::Context;
 use super::float::{Float, Stored};
 use super::kernels::{self, Left, ROWS, STRIDE, Start};
-use super::panels::{Panels, Strips};
+use super::panels::{Aligned, Panels, Strips};
 use super::scores::Problem;
 use super::strip::{Columns, Scaling, Strip};
 use super::tile::{Tile, pack_keys, pack_queries};
@@ -89,16 +89,16 @@ pub(super) struct Meeting<A> {
     scaling: Scaling<A>,
     columns: Columns,
     /// `P` and `dS` of a band of query rows, rows [`STRIDE`] apart; 0 where nothing is visible.
-    p: Vec<A>,
-    d_s: Vec<A>,
-    slope: Vec<A>,
+    p: Aligned<A>,
+    d_s: Aligned<A>,
+    slope: Aligned<A>,
     /// Whether something of the band is masked.
     partial: bool,
 }
 
 impl<A: Float> Meeting<A> {
     pub(super) fn new<T: Stored<Accum = A>>(problem: &Problem<'_, '_, T>) -> Self {
-        let zeros = |rows: usize| vec![A::zero(); rows * STRIDE + ROWS];
+        let zeros = |rows: usize| Aligned::zeros(rows * STRIDE + ROWS);
         let (p, d_s, slope) = (zeros(BAND), zeros(BAND), zeros(ROWS));
         Self { scaling: problem.scaling(), columns: Columns::default(), p, d_s, slope, partial: false }
     }

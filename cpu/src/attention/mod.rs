@@ -11,7 +11,8 @@
 //! | `scores` | scale, softcap, bias, ALiBi, mask and dropout, by rows and by tiles | |
 //! | `tile`, `panels` | rows of any layout and format as accumulators; packed factors of products | |
 //! | `split` | cutting outputs into disjoint pieces, one a task | |
-//! | `kernels`, `float`, `isa` | products and functions of rows; `2^x` and `tanh`; what they are compiled for | |
+//! | `kernels`, `few` | products and functions of rows; products for few rows, where keys and values lie | |
+//! | `float`, `isa` | `2^x` and `tanh`; what kernels are compiled for | |
 //! | [`ceiling`] | what the machine can do at best, for benches | |
 //! | `standard` | `S` and `P` in full | FlashAttention, Algorithm 0 |
 
@@ -19,6 +20,7 @@ mod backward;
 mod bias;
 pub mod ceiling;
 mod decode;
+mod few;
 mod float;
 mod forward;
 mod isa;

@@ -4,12 +4,53 @@ use super::float::Float;
 use super::isa::Isa;
 use super::kernels::{Layout, ROWS, Right};
 use super::tile::Tile;
+use std::ops::{Deref, DerefMut};
+
+/// Elements that begin where a cache line does, so that no vector lies on two lines.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Aligned<A> {
+    data: Vec<A>,
+    first: usize,
+}
+
+impl<A: Float> Aligned<A> {
+    const LINE: usize = 64;
+
+    pub(crate) fn zeros(length: usize) -> Self {
+        let mut aligned = Self::default();
+        aligned.reset(length);
+        aligned
+    }
+
+    /// Makes this so many zeros, keeping its memory.
+    fn reset(&mut self, length: usize) {
+        let spare = Self::LINE / size_of::<A>();
+        self.data.clear();
+        self.data.resize(length + spare, A::zero());
+        self.first = self.data.as_ptr().align_offset(Self::LINE).min(spare);
+        self.data.truncate(self.first + length);
+    }
+}
+
+impl<A> Deref for Aligned<A> {
+    type Target = [A];
+
+    fn deref(&self) -> &[A] {
+        &self.data[self.first..]
+    }
+}
+
+impl<A> DerefMut for Aligned<A> {
+    fn deref_mut(&mut self) -> &mut [A] {
+        &mut self.data[self.first..]
+    }
+}
 
 /// A right factor of `depth × columns`, as panels that a register tile is wide; the last one is padded with zeros to whole
 /// vectors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Panels<A> {
-    data: Vec<A>,
+    data: Aligned<A>,
     depth: usize,
     columns: usize,
     panel: usize,
@@ -18,8 +59,7 @@ pub(crate) struct Panels<A> {
 impl<A: Float> Panels<A> {
     fn reset(&mut self, isa: Isa, depth: usize, columns: usize) {
         (self.depth, self.columns, self.panel) = (depth, columns, isa.panel(size_of::<A>()));
-        self.data.clear();
-        self.data.resize(columns.next_multiple_of(isa.unit(size_of::<A>())) * depth, A::zero());
+        self.data.reset(columns.next_multiple_of(isa.unit(size_of::<A>())) * depth);
     }
 
     /// Each panel with its first column and its width.

@@ -29,8 +29,13 @@ impl<A: Float> Tile<A> {
 
     /// Makes this a tile of zeros, keeping its memory.
     pub(crate) fn reset(&mut self, rows: usize, columns: usize) {
-        (self.rows, self.columns, self.stride, self.finite) = (rows, columns, columns.next_multiple_of(LANES), true);
         self.data.clear();
+        self.shape(rows, columns);
+    }
+
+    /// Takes on a shape; what was there before stays.
+    fn shape(&mut self, rows: usize, columns: usize) {
+        (self.rows, self.columns, self.stride, self.finite) = (rows, columns, columns.next_multiple_of(LANES), true);
         // A strip of the transpose may reach beyond the last row.
         self.data.resize((rows.next_multiple_of(ROWS) + 1) * self.stride + ROWS, A::zero());
     }
@@ -82,14 +87,17 @@ impl<A: Float> Tile<A> {
         columns: usize,
         row: impl Fn(usize) -> ArrayView1<'a, T>,
     ) {
-        self.reset(count, columns);
+        self.shape(count, columns);
+        // Where rows have no padding, only what lies behind them is not overwritten.
+        let whole = if self.stride == columns { count * columns } else { 0 };
+        self.data[whole..].fill(A::zero());
         for i in 0..count {
             let (row, packed) = (row(i), self.row_mut(i));
             // The branches are for speed: a slice converts by whole vectors, or is there already.
             match row.to_slice() {
                 Some(row) => match T::as_accum(row) {
                     Some(row) => packed.copy_from_slice(row),
-                    None => packed.iter_mut().zip(row).for_each(|(packed, x)| *packed = x.to_accum()),
+                    None => kernels::widen(isa, row, packed),
                 },
                 None => packed.iter_mut().zip(row).for_each(|(packed, x)| *packed = x.to_accum()),
             }
