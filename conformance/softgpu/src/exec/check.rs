@@ -102,9 +102,7 @@ impl Check {
         l: usize,
         of: Of,
     ) -> Outcome<()> {
-        if self.checks.races
-            && let Some(c) = region.touch(at, n, self.granule, clocks, &self.mark, l as u32)
-        {
+        if let Some(c) = self.conflict(clocks, region, at, n, l as u32) {
             // Several lanes of one store may write the same value to one place.
             let (bits, before) = (8 * n as u32, region.get(at, n));
             let same = (before ^ value) << (128 - bits) == 0;
@@ -130,16 +128,13 @@ impl Check {
         l: usize,
         of: Of,
     ) -> Outcome<()> {
-        if !self.checks.races {
-            return Ok(());
-        }
-        match region.touch(at, n, self.granule, clocks, &self.mark, l as u32) {
+        match self.conflict(clocks, region, at, n, l as u32) {
             Some(conflict) => self.race(clocks, conflict, l, n, &At(of, at)),
             None => Ok(()),
         }
     }
 
-    /// The access that a read of `n` bytes has no order with, if there is one.
+    /// The access that one of `n` bytes has no order with, if there is one.
     #[inline]
     pub(super) fn conflict(
         &self,
