@@ -1,5 +1,5 @@
 //! options --fmad=false
-//! registers 80
+//! registers 104
 // Gradient compression. What is computed, and why in this order, is defined by the crate tilewright-compression; names are
 // those of its modules `key`, `select`, `memory` and `hash`. Every sum and product is rounded by itself: nothing may be
 // contracted (see the options above).
@@ -11,6 +11,15 @@
 #define NAN_BITS 0x7fc00000u
 #define GREATEST_FINITE 0x7f7fffffu
 #define LEAST 1u
+
+DEVICE u32 mix(u32 index, u32 seed) {
+  u32 h = index + seed * 0x9e3779b9u;
+  h ^= h >> 16;
+  h *= 0x7feb352du;
+  h ^= h >> 15;
+  h *= 0x846ca68bu;
+  return h ^ (h >> 16);
+}
 
 // What kernels tell each other about a step. The order is that of `Control` in the host's module.
 struct Control {
@@ -24,6 +33,10 @@ struct Control {
   u32 refining;   // whether no threshold of the last batch was low enough
   u32 thresholds; // how many of `Batch` there are
   u32 threshold;  // where the next batch begins
+  u32 floor;      // magnitudes from this one on are staged
+  u32 staged;     // how many there were, whether or not there was room for them
+  u32 whole;      // whether what is staged does not do, so that all values have to be looked at
+  u32 pad;
 };
 
 // Thresholds in the order they are tried.
@@ -116,19 +129,35 @@ DEVICE float value_at(const Values& values, u64 j) {
   return __fmul_rn(values.scale, values.at[values.start + j * values.stride]);
 }
 
-// Shift of the first digit of a magnitude.
-#define TOP_SHIFT 20u
+// What was staged: words of all values at or above the floor, tile by tile, each tile's in order of index and next to one
+// another. Tiles come in no order; the segment of a tile is where its words begin, and in the lower half how many they are.
+struct Pool {
+  u64* words;
+  u64* segments;
+  u64 capacity, tiles;
+};
 
-// Equations 4 and 5 of Lin et al. 2018, and a count of the first digits if there is a histogram.
-KERNEL compression_update(const Feedback feedback, const float* gradient, float* momentum, float* velocity, u64 n,
-                          u32* histogram) {
-  __shared__ u32 counts[DIGITS];
-  if (histogram) clear_counts(counts);
-  for (u64 i = FIRST; i < n; i += STRIDE) {
-    const u32 m = magnitude(update(feedback, gradient, momentum, velocity, i));
-    if (histogram && m >= LEAST) atomicAdd(counts + (m >> TOP_SHIFT), 1u);
+// Whether all values have to be looked at, because what was staged does not do.
+DEVICE bool whole(const Control* control, const Pool& pool) {
+  return control->whole || control->staged > pool.capacity;
+}
+
+DEVICE u32 magnitude_of(u64 word) { return magnitude(__uint_as_float((u32)word)); }
+
+// Hands `f` the magnitudes that can be greatest: those that were staged, or all.
+template <class F>
+DEVICE void each_magnitude(const Values& values, const Pool& pool, const Control* control, F f) {
+  if (pool.words && !whole(control, pool)) {
+    const u64 staged = control->staged;
+    for (u64 j = FIRST; j < staged; j += STRIDE) f(magnitude_of(pool.words[j]));
+  } else {
+    for (u64 j = FIRST; j < values.count; j += STRIDE) f(magnitude(value_at(values, j)));
   }
-  if (histogram) add_counts(counts, histogram);
+}
+
+// Equations 4 and 5 of Lin et al. 2018.
+KERNEL compression_update(const Feedback feedback, const float* gradient, float* momentum, float* velocity, u64 n) {
+  for (u64 i = FIRST; i < n; i += STRIDE) update(feedback, gradient, momentum, velocity, i);
 }
 
 KERNEL compression_first_bad(const float* gradient, u64 n, Control* control) {
@@ -143,36 +172,64 @@ KERNEL compression_gather(const Values values, float* sample) {
   for (u64 j = FIRST; j < values.count; j += STRIDE) sample[j] = __uint_as_float(magnitude(value_at(values, j)));
 }
 
-// Begins the search for the `rank`-th greatest.
-KERNEL compression_search(Control* control, u64 rank) {
-  control->searching = 1;
+// A guess at the floor: magnitudes, as numbers, of values that the gradient has not entered yet. One place in each
+// `stride`, at random.
+KERNEL compression_guess(const Feedback f, const float* gradient, const float* momentum, const float* velocity, u64 stride,
+                         u64 count, float* sample) {
+  for (u64 j = FIRST; j < count; j += STRIDE) {
+    const u64 i = j * stride + (((u64)mix((u32)j, 0) * stride) >> 32);
+    const float g = __fmul_rn(f.scale, gradient[i]);
+    float u = f.kind >= 2 ? momentum[i] : 0.0f, v = f.kind >= 1 ? velocity[i] : 0.0f;
+    accumulate(f, u, v, g);
+    sample[j] = __uint_as_float(magnitude(v));
+  }
+}
+
+// What a search is for.
+#define FOR_CUT 1u
+#define FOR_FLOOR 2u
+
+// Begins the search for the `rank`-th greatest. With a pool: among what was staged, if that is certain to have it.
+KERNEL compression_search(Control* control, u64 rank, u32 goal, u32 staged) {
+  control->searching = goal;
   control->prefix = 0;
   control->left = rank;
+  if (staged && control->floor > LEAST && control->staged < rank) control->whole = 1;
 }
 
 // Counts the digit at `shift` of those magnitudes whose digits above are the prefix.
-KERNEL compression_count(const Values values, const Control* control, u32* histogram, u32 shift, u32 bits) {
+KERNEL compression_count(const Values values, const Pool pool, const Control* control, u32* histogram, u32 shift,
+                         u32 bits) {
   __shared__ u32 counts[DIGITS];
   if (!control->searching) return;
   clear_counts(counts);
   const u32 prefix = control->prefix, digit = (1u << bits) - 1u;
-  for (u64 j = FIRST; j < values.count; j += STRIDE) {
-    const u32 m = magnitude(value_at(values, j));
+  each_magnitude(values, pool, control, [&](u32 m) {
     if (m >= LEAST && (u64)m >> (shift + bits) == prefix) atomicAdd(counts + (m >> shift & digit), 1u);
-  }
+  });
   add_counts(counts, histogram);
 }
 
-// One block of 1024 threads. Finds the digit of the one searched for, and empties the histogram.
-KERNEL compression_pick(Control* control, u32* histogram, u32 bits, u32 last) {
+// What was searched for is found.
+DEVICE void found_it(Control* control, u32 cut, u32 ties) {
+  if (control->searching == FOR_FLOOR) {
+    control->floor = min_u32(cut, INFINITE);
+  } else {
+    control->cut = cut;
+    control->ties = ties;
+  }
+}
+
+// One block of 1024 threads. Finds the digit of the one searched for, and empties the histogram. A search ends with the
+// digit that is the `last`; what is below that digit is taken to be 0.
+KERNEL compression_pick(Control* control, u32* histogram, u32 shift, u32 bits, u32 last) {
   if (!control->searching) return;
   const u32 prefix = control->prefix;
   const Digit digit = pick_digit(histogram, control->left);
   if (digit.missing) {
     // Fewer than that are not zero: all of them. This can only show at the first digit.
     if (threadIdx.x == 0) {
-      control->cut = LEAST;
-      control->ties = 0xffffffffu;
+      found_it(control, LEAST, 0xffffffffu);
       control->searching = 0;
     }
   } else if (digit.mine) {
@@ -180,17 +237,18 @@ KERNEL compression_pick(Control* control, u32* histogram, u32 bits, u32 last) {
     control->prefix = found;
     control->left = digit.left;
     if (last) {
-      control->cut = found;
-      control->ties = (u32)digit.left;
+      found_it(control, found << shift > LEAST ? found << shift : LEAST, (u32)digit.left);
       control->searching = 0;
     }
   }
 }
 
-// A fixed threshold, or none at all.
-KERNEL compression_cut(Control* control, u32 cut, u32 ties) {
+// A fixed threshold, or none at all. `all` says that nothing is going to be staged.
+KERNEL compression_cut(Control* control, u32 cut, u32 ties, u32 all) {
   control->cut = cut;
   control->ties = ties;
+  control->floor = min_u32(cut, INFINITE);
+  control->whole = all;
 }
 
 // A sampled threshold was found: all at or above it.
@@ -198,6 +256,7 @@ KERNEL compression_all_ties(Control* control) {
   control->ties = 0xffffffffu;
   control->threshold = control->cut;
   control->refining = 1;
+  if (control->cut < control->floor) control->whole = 1;
 }
 
 DEVICE u32 lowered(u32 threshold, float lower) {
@@ -220,10 +279,11 @@ KERNEL compression_thresholds(Control* control, Batch* batch, float lower, u32 m
   control->thresholds = count;
 }
 
-// Tallies, for each value, the first threshold that it passes.
-KERNEL compression_tally(const Values values, const Control* control, Batch* batch) {
+// Tallies, for each value, the first threshold that it passes. `trying`: among what was staged, if that does; otherwise
+// among all, if it does not.
+KERNEL compression_tally(const Values values, const Pool pool, const Control* control, Batch* batch, u32 trying) {
   __shared__ u32 threshold[BATCH], tally[BATCH];
-  if (!control->refining) return;
+  if (!control->refining || whole(control, pool) == (trying != 0)) return;
   const u32 count = control->thresholds;
   if (threadIdx.x < BATCH) {
     threshold[threadIdx.x] = threadIdx.x < count ? batch->threshold[threadIdx.x] : 0xffffffffu;
@@ -231,31 +291,34 @@ KERNEL compression_tally(const Values values, const Control* control, Batch* bat
   }
   __syncthreads();
   const u32 least = threshold[count - 1];
-  for (u64 j = FIRST; j < values.count; j += STRIDE) {
-    const u32 m = magnitude(value_at(values, j));
-    if (m < least) continue;
+  each_magnitude(values, pool, control, [&](u32 m) {
+    if (m < least) return;
     u32 first = 0;
     while (m < threshold[first]) first++;
     atomicAdd(tally + first, 1u);
-  }
+  });
   __syncthreads();
   if (threadIdx.x < count && tally[threadIdx.x]) atomicAdd(batch->tally + threadIdx.x, tally[threadIdx.x]);
 }
 
 // One thread. DGC's rule: the first threshold that does not let too few pass, unless the batch ends before; then the
-// exact top k if it lets too many pass. `final` says that no batch comes after this one.
-KERNEL compression_decide(Control* control, const Batch* batch, float lower, float upper, u64 k, u32 final) {
-  if (!control->refining) return;
+// exact top k if it lets too many pass. `final` says that no batch comes after this one. `trying` is as above: a try that
+// comes to no end, or below the floor, is as if it had not been.
+KERNEL compression_decide(Control* control, const Pool pool, const Batch* batch, float lower, float upper, u64 k, u32 final,
+                          u32 trying) {
+  if (!control->refining || whole(control, pool) == (trying != 0)) return;
   const double few = __dmul_rn((double)lower, (double)k), many = __dmul_rn((double)upper, (double)k);
   const u32 count = control->thresholds;
   u64 passing = 0;
   for (u32 j = 0; j < count; j++) {
     const u32 t = batch->threshold[j];
+    if (trying && t < control->floor) break;
     passing += batch->tally[j];
     const bool end = j + 1 == count;
     const bool stuck = t == LEAST || lowered(t, lower) == t;
     if ((double)passing < few && !end) continue;
     if ((double)passing < few && !stuck && !final) {
+      if (trying) break;
       // The next batch goes on from the last threshold, which is counted again.
       control->threshold = t;
       return;
@@ -263,21 +326,13 @@ KERNEL compression_decide(Control* control, const Batch* batch, float lower, flo
     control->refining = 0;
     control->cut = t;
     if ((double)passing > many) {
-      control->searching = 1;
+      control->searching = FOR_CUT;
       control->prefix = 0;
       control->left = k;
     }
     return;
   }
-}
-
-DEVICE u32 mix(u32 index, u32 seed) {
-  u32 h = index + seed * 0x9e3779b9u;
-  h ^= h >> 16;
-  h *= 0x7feb352du;
-  h ^= h >> 15;
-  h *= 0x846ca68bu;
-  return h ^ (h >> 16);
+  control->whole = 1;
 }
 
 DEVICE u32 slot_of(u32 index, u32 seed, u32 slots) { return (u32)(((u64)mix(index, seed) * (u64)slots) >> 32); }
@@ -302,6 +357,7 @@ KERNEL compression_permute(const Permutation p, u32 k, u32* bitmap) {
   }
 }
 
+// The last argument of a compaction is a counter of tiles, and from the third word on what tiles publish; all zero.
 struct Emit {
   Feedback feedback;
   const float* gradient;  // or the values that have been updated before, times `feedback.scale`
@@ -332,57 +388,217 @@ DEVICE void offer(const Emit& e, u32 index, float x) {
   }
 }
 
-// Candidates to words, in order of index, or to the table.
-KERNEL compression_emit(const Emit e, Control* control, u32* tiles, u64* states) {
-  __shared__ u32 shared_tile;
-  __shared__ Pair warps[WARPS], block;
-  const u32 cut = control->cut, most = control->ties;
-  const u32 tile = next_tile(tiles, &shared_tile);
-  const u64 base = (u64)tile * TILE + warp() * (32u * ROWS) + lane();
-  const u32 earlier = (1u << lane()) - 1u;
-  float x[ROWS];
-  Pair own = {0, 0};
+// Vectors of four numbers that a thread has of each tile of a stage.
+#define VECTORS 4u
+#define STAGE_TILE (THREADS * 4u * VECTORS)
+
+// The gradient enters the memory, and what is at or above the floor is staged. A tile's words go to the next free places,
+// whatever the order of tiles, so that no tile waits for another.
+template <u32 KIND>
+DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* velocity, u64 n, const Pool& pool,
+                  Control* control) {
+  __shared__ u32 sums[WARPS], start;
+  f.kind = KIND;
+  const u32 floor = control->floor;
+  const u64 first = (u64)blockIdx.x * STAGE_TILE + warp() * (128u * VECTORS) + 4u * lane();
+  float x[4 * VECTORS];
+  const bool aligned = (((u64)gradient | (u64)momentum | (u64)velocity) & 15u) == 0;
+  if (aligned && (u64)(blockIdx.x + 1) * STAGE_TILE <= n) {
+    float4 g[VECTORS], u[VECTORS], v[VECTORS];
 #pragma unroll
-  for (u32 r = 0; r < ROWS; r++) {
-    const u64 i = base + r * 32u;
-    x[r] = 0.0f;
-    if (i < e.n) {
-      x[r] = e.fused ? update(e.feedback, e.gradient, e.momentum, e.velocity, i)
-                     : __fmul_rn(e.feedback.scale, e.gradient[i]);
-      if (e.bitmap && !(e.bitmap[i >> 5] >> (i & 31u) & 1u)) x[r] = 0.0f;
+    for (u32 r = 0; r < VECTORS; r++) g[r] = *(const float4*)(gradient + first + 128u * r);
+    if (KIND >= 1) {
+#pragma unroll
+      for (u32 r = 0; r < VECTORS; r++) v[r] = *(const float4*)(velocity + first + 128u * r);
     }
-    own.over += __popc(__ballot_sync(ALL, magnitude(x[r]) > cut));
-    own.ties += __popc(__ballot_sync(ALL, magnitude(x[r]) == cut));
-  }
-  Pair before = before_warp(states, tile, own, warps, &block);
+    if (KIND >= 2) {
 #pragma unroll
-  for (u32 r = 0; r < ROWS; r++) {
-    const u64 i = base + r * 32u;
-    const u32 m = magnitude(x[r]), over = __ballot_sync(ALL, m > cut), ties = __ballot_sync(ALL, m == cut);
-    const u64 o = before.over + __popc(over & earlier), t = before.ties + __popc(ties & earlier);
-    if (m > cut || (m == cut && t < most)) {
-      const u64 at = o + min_u64(t, most);
-      if (e.table) {
-        offer(e, (u32)i, x[r]);
-      } else if (at < e.capacity) {
-        const float sent = on_the_wire(e.format, x[r]);
-        e.words[at] = word_of((u32)i, sent);
-        settle(e.feedback, e.momentum, e.velocity, i, x[r], sent);
+      for (u32 r = 0; r < VECTORS; r++) u[r] = *(const float4*)(momentum + first + 128u * r);
+    }
+#pragma unroll
+    for (u32 r = 0; r < VECTORS; r++) {
+      accumulate(f, u[r].x, v[r].x, __fmul_rn(f.scale, g[r].x));
+      accumulate(f, u[r].y, v[r].y, __fmul_rn(f.scale, g[r].y));
+      accumulate(f, u[r].z, v[r].z, __fmul_rn(f.scale, g[r].z));
+      accumulate(f, u[r].w, v[r].w, __fmul_rn(f.scale, g[r].w));
+      if (KIND >= 1) *(float4*)(velocity + first + 128u * r) = v[r];
+      if (KIND >= 2) *(float4*)(momentum + first + 128u * r) = u[r];
+      x[4 * r] = v[r].x;
+      x[4 * r + 1] = v[r].y;
+      x[4 * r + 2] = v[r].z;
+      x[4 * r + 3] = v[r].w;
+    }
+  } else {
+#pragma unroll
+    for (u32 j = 0; j < 4 * VECTORS; j++) {
+      const u64 i = first + (j >> 2) * 128u + (j & 3u);
+      x[j] = i < n ? update(f, gradient, momentum, velocity, i) : 0.0f;
+    }
+  }
+  // Four bits for each of the thread's vectors. The floor is not above infinity, so NaNs need no care here.
+  u32 mask = 0;
+#pragma unroll
+  for (u32 j = 0; j < 4 * VECTORS; j++)
+    mask |= (__float_as_uint(x[j]) & 0x7fffffffu) >= floor ? 1u << j : 0u;
+  // Counts of the vectors side by side, eight bits each: in a row of the warp there are 128 numbers at most.
+  u32 own = 0;
+#pragma unroll
+  for (u32 r = 0; r < VECTORS; r++) own |= __popc(mask >> (4 * r) & 15u) << (8 * r);
+  const u32 before = warp_sum_before(own);
+  const u32 rows = __shfl_sync(ALL, before + own, 31);
+  u32 all = 0;
+#pragma unroll
+  for (u32 r = 0; r < VECTORS; r++) all += rows >> (8 * r) & 255u;
+  if (lane() == 0) sums[warp()] = all;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    u32 total = 0;
+#pragma unroll
+    for (u32 w = 0; w < WARPS; w++) total += sums[w];
+    start = total ? atomicAdd(&control->staged, total) : 0;
+    pool.segments[blockIdx.x] = (u64)start << 32 | total;
+  }
+  __syncthreads();
+  u64 at = start;
+  for (u32 w = 0; w < warp(); w++) at += sums[w];
+#pragma unroll
+  for (u32 r = 0; r < VECTORS; r++) {
+    u64 place = at + (before >> (8 * r) & 255u);
+    at += rows >> (8 * r) & 255u;
+#pragma unroll
+    for (u32 c = 0; c < 4; c++) {
+      const u32 j = 4 * r + c;
+      if (mask >> j & 1u) {
+        if (place < pool.capacity) pool.words[place] = word_of((u32)(first + 128u * r + c), x[j]);
+        place++;
       }
     }
-    before.over += __popc(over);
-    before.ties += __popc(ties);
   }
-  // The last warp of the last tile knows everything.
-  if (!e.table && (u64)(tile + 1) * TILE >= e.n && warp() == WARPS - 1 && lane() == 0)
+}
+
+#define STAGE(kind)                                                                                                     \
+  KERNEL compression_stage_##kind(const Feedback f, const float* gradient, float* momentum, float* velocity, u64 n,     \
+                                  const Pool pool, Control* control) {                                                  \
+    stage<kind>(f, gradient, momentum, velocity, n, pool, control);                                                     \
+  }
+STAGE(0)
+STAGE(1)
+STAGE(2)
+STAGE(3)
+
+// Lanes whose value is a candidate for certain, and those whose value equals the cut.
+struct Votes {
+  u32 over, ties;
+};
+
+DEVICE Votes vote(u32 m, u32 cut) { return {__ballot_sync(ALL, m > cut), __ballot_sync(ALL, m == cut)}; }
+
+// A row of a warp: candidates to their words, or to the table. `before` is what comes before the row, and is moved on.
+DEVICE void emit_row(const Emit& e, u32 index, float x, u32 cut, u32 most, Pair& before) {
+  const u32 earlier = (1u << lane()) - 1u, m = magnitude(x);
+  const Votes votes = vote(m, cut);
+  const u64 o = before.over + __popc(votes.over & earlier), t = before.ties + __popc(votes.ties & earlier);
+  if (m > cut || (m == cut && t < most)) {
+    const u64 at = o + min_u64(t, most);
+    if (e.table) {
+      offer(e, index, x);
+    } else if (at < e.capacity) {
+      const float sent = on_the_wire(e.format, x);
+      e.words[at] = word_of(index, sent);
+      settle(e.feedback, e.momentum, e.velocity, index, x, sent);
+    }
+  }
+  before.over += __popc(votes.over);
+  before.ties += __popc(votes.ties);
+}
+
+// Candidates among what was staged to words, in order of index, or to the table. A warp has SEGMENTS tiles.
+#define SEGMENTS 8u
+#define GROUP (WARPS * SEGMENTS)
+KERNEL compression_order(const Emit e, const Pool pool, Control* control, u64* room) {
+  __shared__ u32 shared_tile;
+  __shared__ Pair warps[WARPS], block;
+  if (whole(control, pool)) return;
+  const u32 cut = control->cut, most = control->ties;
+  const u32 group = next_tile((u32*)room, &shared_tile);
+  const u64 tile = (u64)group * GROUP + warp() * SEGMENTS + lane();
+  const u64 segment = lane() < SEGMENTS && tile < pool.tiles ? pool.segments[tile] : 0;
+  Pair own = {0, 0};
+#pragma unroll
+  for (u32 s = 0; s < SEGMENTS; s++) {
+    const u64 one = __shfl_sync(ALL, segment, s);
+    const u64* words = pool.words + (one >> 32);
+    for (u32 j = 0; j < (u32)one; j += 128u) {
+#pragma unroll
+      for (u32 q = 0; q < 128u; q += 32u) {
+        const u32 at = j + q + lane();
+        const Votes votes = vote(at < (u32)one ? magnitude_of(words[at]) : 0, cut);
+        own.over += __popc(votes.over);
+        own.ties += __popc(votes.ties);
+      }
+    }
+  }
+  Pair before = {0, 0};
+  if (!e.table) before = before_warp(room + 2, group, own, warps, &block);
+#pragma unroll 1
+  for (u32 s = 0; s < SEGMENTS; s++) {
+    const u64 one = __shfl_sync(ALL, segment, s);
+    const u64* words = pool.words + (one >> 32);
+    for (u32 j = 0; j < (u32)one; j += 128u) {
+#pragma unroll
+      for (u32 q = 0; q < 128u; q += 32u) {
+        const u32 at = j + q + lane();
+        const u64 word = at < (u32)one ? words[at] : 0;
+        emit_row(e, (u32)(word >> 32), __uint_as_float((u32)word), cut, most, before);
+      }
+    }
+  }
+  // The last warp of the last group knows everything.
+  if (!e.table && (u64)(group + 1) * GROUP >= pool.tiles && warp() == WARPS - 1 && lane() == 0)
     control->words = before.over + min_u64(before.ties, most);
 }
 
-// The table's keys to words, in order of slots; the table is empty afterwards.
-KERNEL compression_slots(const Emit e, Control* control, u32* tiles, u64* states) {
+// Candidates among all values to words, in order of index, or to the table: if nothing was staged, or it does not do.
+KERNEL compression_emit(const Emit e, const Pool pool, Control* control, u64* room) {
   __shared__ u32 shared_tile;
   __shared__ Pair warps[WARPS], block;
-  const u32 tile = next_tile(tiles, &shared_tile);
+  if (!whole(control, pool)) return;
+  const u32 cut = control->cut, most = control->ties;
+  for (;;) {
+    const u32 tile = next_tile((u32*)room, &shared_tile);
+    if ((u64)tile * TILE >= e.n) return;
+    const u64 base = (u64)tile * TILE + warp() * (32u * ROWS) + lane();
+    float x[ROWS];
+    Pair own = {0, 0};
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++) {
+      const u64 i = base + r * 32u;
+      x[r] = 0.0f;
+      if (i < e.n) {
+        x[r] = e.fused ? update(e.feedback, e.gradient, e.momentum, e.velocity, i)
+                       : __fmul_rn(e.feedback.scale, e.gradient[i]);
+        if (e.bitmap && !(e.bitmap[i >> 5] >> (i & 31u) & 1u)) x[r] = 0.0f;
+      }
+      const Votes votes = vote(magnitude(x[r]), cut);
+      own.over += __popc(votes.over);
+      own.ties += __popc(votes.ties);
+    }
+    Pair before = before_warp(room + 2, tile, own, warps, &block);
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++) emit_row(e, (u32)(base + r * 32u), x[r], cut, most, before);
+    // The last warp of the last tile knows everything.
+    if (!e.table && (u64)(tile + 1) * TILE >= e.n && warp() == WARPS - 1 && lane() == 0)
+      control->words = before.over + min_u64(before.ties, most);
+    // Nobody fetches the next tile before all have read what this one has in shared memory.
+    __syncthreads();
+  }
+}
+
+// The table's keys to words, in order of slots; the table is empty afterwards.
+KERNEL compression_slots(const Emit e, Control* control, u64* room) {
+  __shared__ u32 shared_tile;
+  __shared__ Pair warps[WARPS], block;
+  const u32 tile = next_tile((u32*)room, &shared_tile);
   const u64 base = (u64)tile * TILE + warp() * (32u * ROWS) + lane();
   const u32 earlier = (1u << lane()) - 1u;
   u64 keys[ROWS];
@@ -394,7 +610,7 @@ KERNEL compression_slots(const Emit e, Control* control, u32* tiles, u64* states
     if (keys[r]) e.table[i] = 0;
     own.over += __popc(__ballot_sync(ALL, keys[r] != 0));
   }
-  Pair before = before_warp(states, tile, own, warps, &block);
+  Pair before = before_warp(room + 2, tile, own, warps, &block);
 #pragma unroll
   for (u32 r = 0; r < ROWS; r++) {
     const u32 taken = __ballot_sync(ALL, keys[r] != 0);

@@ -7,12 +7,14 @@ use tilewright_compression::{Feedback, ValueFormat};
 /// The PTX of `compression.cu`.
 pub static UNIT: Unit = Unit { name: "compression", ptx: include_str!("../../ptx/compression.ptx") };
 
-/// Elements of a tile of the compaction.
+/// Elements of a tile of the compaction, and of a stage.
 pub(super) const TILE: usize = 4096;
+/// Tiles of a stage whose words one block puts in order.
+pub(super) const GROUP: usize = 64;
 /// Threads of its blocks.
 pub(super) const THREADS: u32 = 256;
 /// Numbers of `Control`, 32 bits each; and where some of them are.
-pub(super) const CONTROL: usize = 12;
+pub(super) const CONTROL: usize = 16;
 pub(super) const WORDS: usize = 6;
 pub(super) const FIRST_BAD: usize = 8;
 pub(super) const REFINING: usize = 9;
@@ -28,7 +30,7 @@ pub(super) const SPLIT: [(u32, u32); 3] = [(20, 11), (10, 10), (0, 10)];
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entering {
-    kind: u32,
+    pub(super) kind: u32,
     masking: u32,
     factor: f32,
     pub(super) scale: f32,
@@ -56,6 +58,28 @@ pub(super) struct Values {
     pub(super) count: u64,
     pub(super) scale: f32,
     pub(super) pad: u32,
+}
+
+/// What was staged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pool {
+    pub(super) words: u64,
+    pub(super) segments: u64,
+    pub(super) capacity: u64,
+    pub(super) tiles: u64,
+}
+
+impl Pool {
+    /// None: all values are looked at.
+    pub(super) const NONE: Self = Self { words: 0, segments: 0, capacity: 0, tiles: 0 };
+}
+
+/// What a search by digits is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    Cut = 1,
+    Floor = 2,
 }
 
 /// A keyed permutation of `0..len`, as `tilewright_compression::select::Permutation` defines it.
@@ -115,6 +139,8 @@ unsafe impl Value for Entering {}
 // SAFETY: as above.
 unsafe impl Value for Values {}
 // SAFETY: as above.
+unsafe impl Value for Pool {}
+// SAFETY: as above.
 unsafe impl Value for Permutation {}
 // SAFETY: as above.
 unsafe impl Value for Emit {}
@@ -124,6 +150,7 @@ pub(super) struct Kernels {
     pub(super) update: Kernel,
     pub(super) first_bad: Kernel,
     pub(super) gather: Kernel,
+    pub(super) guess: Kernel,
     pub(super) search: Kernel,
     pub(super) count: Kernel,
     pub(super) pick: Kernel,
@@ -133,6 +160,9 @@ pub(super) struct Kernels {
     pub(super) tally: Kernel,
     pub(super) decide: Kernel,
     pub(super) permute: Kernel,
+    /// By kind of feedback.
+    pub(super) stage: [Kernel; 4],
+    pub(super) order: Kernel,
     pub(super) emit: Kernel,
     pub(super) slots: Kernel,
     pub(super) add: Kernel,
@@ -147,6 +177,7 @@ impl Kernels {
             update: get("update")?,
             first_bad: get("first_bad")?,
             gather: get("gather")?,
+            guess: get("guess")?,
             search: get("search")?,
             count: get("count")?,
             pick: get("pick")?,
@@ -156,6 +187,8 @@ impl Kernels {
             tally: get("tally")?,
             decide: get("decide")?,
             permute: get("permute")?,
+            stage: [get("stage_0")?, get("stage_1")?, get("stage_2")?, get("stage_3")?],
+            order: get("order")?,
             emit: get("emit")?,
             slots: get("slots")?,
             add: get("add")?,

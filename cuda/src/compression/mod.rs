@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `guess` | how much is staged, and where to look for a floor |
 //! | `kernels` | the kernels of `compression.cu` and what they are given |
 //! | [`ResidentCompressor`] | steps and decoding for gradients that stay on the device |
 //! | [`CudaCompressor`] | the traits of `tilewright-compression`, for gradients on the host |
@@ -13,6 +14,7 @@
 //!
 //! [`Policy::Any`]: tilewright_compression::Policy::Any
 
+mod guess;
 mod kernels;
 mod resident;
 

@@ -2,10 +2,11 @@
 //! but where the documentation of [`ResidentCompressor::compress`] says so.
 
 use super::kernels::{
-    BATCH, BATCH_NUMBERS, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, Kernels, Permutation, REFINING, SPLIT, THREADS,
-    TILE, Values, WORDS, format,
+    BATCH, BATCH_NUMBERS, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, GROUP, Goal, Kernels, Permutation, Pool, REFINING,
+    SPLIT, THREADS, TILE, Values, WORDS, format,
 };
-use crate::{Buffer, Config, CudaError, Device};
+use super::guess::{self, Guess};
+use crate::{Buffer, Config, CudaError, Device, Kernel};
 use tilewright_compression::hash::StepSeeds;
 use tilewright_compression::key::magnitude;
 use tilewright_compression::select::{LEAST, Sample};
@@ -119,11 +120,14 @@ struct Room {
     histogram: Buffer<u32>,
     batch: Buffer<u32>,
     sample: Buffer<f32>,
+    /// What was staged, and where each tile has its own.
+    pool: Buffer<u64>,
+    segments: Buffer<u64>,
     /// All zero between steps.
     table: Buffer<u64>,
     bitmap: Buffer<u32>,
+    /// A counter of tiles, and what each tile has published.
     states: Buffer<u64>,
-    tiles: Buffer<u32>,
     squares: Buffer<f64>,
     beyond: Buffer<u32>,
 }
@@ -160,10 +164,11 @@ impl ResidentCompressor {
             histogram: Buffer::zeros(device, "histogram", DIGITS)?,
             batch: Buffer::zeros(device, "thresholds", BATCH_NUMBERS)?,
             sample: Buffer::uninit(device, "sample", 0)?,
+            pool: Buffer::uninit(device, "pool", 0)?,
+            segments: Buffer::uninit(device, "segments", 0)?,
             table: Buffer::uninit(device, "hash table", 0)?,
             bitmap: Buffer::uninit(device, "bitmap", 0)?,
             states: Buffer::uninit(device, "tile states", 0)?,
-            tiles: Buffer::zeros(device, "tile counter", 1)?,
             squares: Buffer::uninit(device, "sums of squares", 0)?,
             beyond: Buffer::zeros(device, "flag", 1)?,
         };
@@ -244,14 +249,18 @@ impl ResidentCompressor {
             room.table = Buffer::zeros(device, "hash table", slots as usize)?;
         }
         let slots = spec.slots()?.unwrap_or(0) as usize;
-        grow(&mut room.states, device, "tile states", 2 * spec.len.max(slots).div_ceil(TILE))?;
-        match spec.selector {
-            Selector::SampledThreshold(count, sampling) => {
-                let sample = Sample::new(spec.len, count.of(spec.len), sampling.ratio, 0);
-                grow(&mut room.sample, device, "sample", sample.count)?;
-            }
-            Selector::RandomK(_) => grow(&mut room.bitmap, device, "bitmap", spec.len.div_ceil(32))?,
-            _ => {}
+        grow(&mut room.states, device, "tile states", 2 + 2 * spec.len.max(slots).div_ceil(TILE))?;
+        if let Selector::RandomK(_) = spec.selector {
+            grow(&mut room.bitmap, device, "bitmap", spec.len.div_ceil(32))?;
+            return Ok(());
+        }
+        grow(&mut room.pool, device, "pool", guess::room(spec))?;
+        grow(&mut room.segments, device, "segments", spec.len.div_ceil(TILE))?;
+        let guess = Guess::new(spec.len, spec.selector.aim(spec.len).unwrap_or(0));
+        grow(&mut room.sample, device, "sample", guess.map_or(0, |guess| guess.count))?;
+        if let Selector::SampledThreshold(count, sampling) = spec.selector {
+            let sample = Sample::new(spec.len, count.of(spec.len), sampling.ratio, 0);
+            grow(&mut room.sample, device, "sample", sample.count)?;
         }
         Ok(())
     }
@@ -287,71 +296,116 @@ impl ResidentCompressor {
             return Ok(());
         }
         if aim == Some(0) {
-            return self.update(job, false);
+            return self.update(job);
         }
         let k = aim.unwrap_or(0) as u64;
         match spec.selector {
             Selector::FixedThreshold(threshold) => {
-                self.cut(job, magnitude(threshold).max(LEAST))?;
-                self.emit(job, true, false)
+                self.cut(job, magnitude(threshold).max(LEAST), false)?;
+                self.stage(job)?;
             }
             Selector::ExactTopK(_) => {
-                self.update(job, true)?;
-                self.search(job, k)?;
-                let values = job.values();
-                self.digits(job, values, true)?;
-                self.emit(job, false, false)
+                self.guess(job, k)?;
+                self.stage(job)?;
+                self.search(job, k, Goal::Cut, true)?;
+                let (values, pool) = (job.values(), self.pool(job));
+                self.digits(job, values, pool, &SPLIT)?;
             }
             Selector::SampledThreshold(_, sampling) => {
-                self.update(job, false)?;
+                self.guess(job, k)?;
+                self.stage(job)?;
                 self.sampled(job, k, sampling)?;
-                self.emit(job, false, false)
             }
             Selector::RandomK(_) => {
-                self.cut(job, LEAST)?;
+                self.cut(job, LEAST, true)?;
                 self.permute(job, k as u32)?;
-                self.emit(job, true, true)
+                return self.emit(job, true);
             }
         }
+        self.emit(job, false)
     }
 
-    /// The gradient enters the memory; with `histogram`, first digits are counted.
-    fn update(&mut self, job: &mut Job<'_>, histogram: bool) -> Result<(), CudaError> {
+    /// The gradient enters the memory.
+    fn update(&mut self, job: &mut Job<'_>) -> Result<(), CudaError> {
         let n = job.spec.len as u64;
         let ResidentMemory { velocity, momentum } = &mut *job.memory;
         let launch = self.kernels.update.launch(self.many(n)).value(Entering::new(job.spec.feedback, job.scale));
         let launch = launch.read(job.gradient).write(momentum).write(velocity).value(n);
-        let launch = launch.write_if(histogram.then_some(&mut self.room.histogram));
         // SAFETY: the arrays have the lengths that were checked.
         unsafe { launch.run() }
     }
 
-    fn cut(&self, job: &mut Job<'_>, cut: u32) -> Result<(), CudaError> {
+    fn cut(&self, job: &mut Job<'_>, cut: u32, whole: bool) -> Result<(), CudaError> {
         let launch = self.kernels.cut.launch(Config::new(1, 1)).write(&mut job.message.control);
         // SAFETY: it writes the control block.
-        unsafe { launch.value(cut).value(u32::MAX).run() }
+        unsafe { launch.value(cut).value(u32::MAX).value(u32::from(whole)).run() }
     }
 
-    fn search(&self, job: &mut Job<'_>, rank: u64) -> Result<(), CudaError> {
+    /// A floor that is likely to have the `k` greatest above it, and not many more.
+    fn guess(&mut self, job: &mut Job<'_>, k: u64) -> Result<(), CudaError> {
+        let Some(Guess { count, stride, rank }) = Guess::new(job.spec.len, k as usize) else {
+            return self.cut(job, LEAST, false);
+        };
+        let count = count as u64;
+        let ResidentMemory { velocity, momentum } = &*job.memory;
+        let launch = self.kernels.guess.launch(self.many(count)).value(Entering::new(job.spec.feedback, job.scale));
+        let launch = launch.read(job.gradient).read(momentum).read(velocity).value(stride as u64).value(count);
+        // SAFETY: a guess's places lie in the bucket, and there is room for all of them.
+        unsafe { launch.write(&mut self.room.sample).run() }?;
+        self.search(job, rank as u64, Goal::Floor, false)?;
+        let values = self.gathered(count);
+        // Two digits are near enough.
+        self.digits(job, values, Pool::NONE, &SPLIT[..2])
+    }
+
+    /// What a sample has.
+    fn gathered(&self, count: u64) -> Values {
+        Values { at: self.room.sample.address(), start: 0, stride: 1, count, scale: 1.0, pad: 0 }
+    }
+
+    fn pool(&self, job: &Job<'_>) -> Pool {
+        let tiles = job.spec.len.div_ceil(TILE) as u64;
+        let Room { pool, segments, .. } = &self.room;
+        Pool { words: pool.address(), segments: segments.address(), capacity: pool.len() as u64, tiles }
+    }
+
+    /// The gradient enters the memory; what is at or above the floor is staged.
+    fn stage(&mut self, job: &mut Job<'_>) -> Result<(), CudaError> {
+        let (pool, entering) = (self.pool(job), Entering::new(job.spec.feedback, job.scale));
+        let ResidentMemory { velocity, momentum } = &mut *job.memory;
+        let kernel = &self.kernels.stage[entering.kind as usize];
+        let launch = kernel.launch(Config::new(pool.tiles as u32, THREADS)).value(entering).read(job.gradient);
+        let launch = launch.write(momentum).write(velocity).value(job.spec.len as u64).value(pool);
+        // SAFETY: the arrays have the lengths that were checked; there is a segment for each tile, and the pool is not
+        // written beyond its capacity.
+        unsafe { launch.write(&mut job.message.control).run() }
+    }
+
+    /// `staged`: the one that is searched for should be among what was staged.
+    fn search(&self, job: &mut Job<'_>, rank: u64, goal: Goal, staged: bool) -> Result<(), CudaError> {
         let launch = self.kernels.search.launch(Config::new(1, 1)).write(&mut job.message.control).value(rank);
         // SAFETY: it writes the control block.
-        unsafe { launch.run() }
+        unsafe { launch.value(goal as u32).value(u32::from(staged)).run() }
     }
 
-    /// Digit by digit, from the first: the cut that is searched for, if any is. The first digits may be `counted` before.
-    fn digits(&mut self, job: &mut Job<'_>, values: Values, counted: bool) -> Result<(), CudaError> {
+    /// Digit by digit, from the first: what is searched for, if anything is.
+    fn digits(
+        &mut self,
+        job: &mut Job<'_>,
+        values: Values,
+        pool: Pool,
+        split: &[(u32, u32)],
+    ) -> Result<(), CudaError> {
         let grid = self.many(values.count);
-        for (place, (shift, bits)) in SPLIT.into_iter().enumerate() {
+        for (place, (shift, bits)) in split.iter().copied().enumerate() {
             let (control, histogram) = (&mut job.message.control, &mut self.room.histogram);
-            if place > 0 || !counted {
-                let launch = self.kernels.count.launch(grid).value(values).read(control).write(histogram);
-                // SAFETY: it reads the values and the control block, and writes a histogram of digits.
-                unsafe { launch.value(shift).value(bits).run() }?;
-            }
+            let launch = self.kernels.count.launch(grid).value(values).value(pool).read(control).write(histogram);
+            // SAFETY: it reads the values or the pool, and the control block, and writes a histogram of digits.
+            unsafe { launch.value(shift).value(bits).run() }?;
             let launch = self.kernels.pick.launch(Config::new(1, DIGITS as u32 / 2)).write(control).write(histogram);
-            let last = u32::from(place + 1 == SPLIT.len());
+            let last = u32::from(place + 1 == split.len());
             // SAFETY: it reads and writes a histogram of digits and the control block.
-            unsafe { launch.value(bits).value(last).run() }?;
+            unsafe { launch.value(shift).value(bits).value(last).run() }?;
         }
         Ok(())
     }
@@ -364,38 +418,28 @@ impl ResidentCompressor {
         let launch = self.kernels.gather.launch(self.many(count)).value(strided).write(&mut self.room.sample);
         // SAFETY: a sample's places lie in the bucket, and there is room for all of them.
         unsafe { launch.run() }?;
-        self.search(job, sample.rank(k as usize, job.spec.len) as u64)?;
-        let gathered = Values { at: self.room.sample.address(), start: 0, stride: 1, count, scale: 1.0, pad: 0 };
-        self.digits(job, gathered, false)?;
+        self.search(job, sample.rank(k as usize, job.spec.len) as u64, Goal::Cut, false)?;
+        let gathered = self.gathered(count);
+        self.digits(job, gathered, Pool::NONE, &SPLIT)?;
         let launch = self.kernels.all_ties.launch(Config::new(1, 1)).write(&mut job.message.control);
         // SAFETY: it writes the control block.
         unsafe { launch.run() }?;
         let Some(refine) = sampling.refine else { return Ok(()) };
         self.refine(job, k, refine)?;
         // Too many: the exact top k.
-        let values = job.values();
-        self.digits(job, values, false)
+        let (values, pool) = (job.values(), self.pool(job));
+        self.digits(job, values, pool, &SPLIT)
     }
 
-    /// Batch after batch of thresholds; most refinements end in the first.
+    /// Batch after batch of thresholds; most refinements end in the first, among what was staged.
     fn refine(&mut self, job: &mut Job<'_>, k: u64, refine: Refinement) -> Result<(), CudaError> {
-        let (values, Refinement { lower, upper, .. }) = (job.values(), refine);
-        let grid = self.many(values.count);
         let mut steps = refine.iterations;
+        let more = steps.min(BATCH - 1);
+        self.batch(job, k, refine, more, [steps == more, true])?;
         loop {
             let more = steps.min(BATCH - 1);
             steps -= more;
-            let (control, batch) = (&mut job.message.control, &mut self.room.batch);
-            let one = Config::new(1, 1);
-            let launch = self.kernels.thresholds.launch(one).write(control).write(batch).value(lower).value(more + 1);
-            // SAFETY: it writes at most a batch.
-            unsafe { launch.run() }?;
-            let launch = self.kernels.tally.launch(grid).value(values).read(control).write(batch);
-            // SAFETY: it reads the values, and writes a batch's tallies.
-            unsafe { launch.run() }?;
-            let launch = self.kernels.decide.launch(one).write(control).read(batch).value(lower).value(upper);
-            // SAFETY: it writes the control block.
-            unsafe { launch.value(k).value(u32::from(steps == 0)).run() }?;
+            self.batch(job, k, refine, more, [steps == 0, false])?;
             if steps == 0 {
                 return Ok(());
             }
@@ -407,6 +451,31 @@ impl ResidentCompressor {
         }
     }
 
+    /// One threshold and so many `more`. Whether no batch comes after, and whether this is a try with what was staged.
+    fn batch(
+        &mut self,
+        job: &mut Job<'_>,
+        k: u64,
+        refine: Refinement,
+        more: u32,
+        [last, trying]: [bool; 2],
+    ) -> Result<(), CudaError> {
+        let (values, pool, Refinement { lower, upper, .. }) = (job.values(), self.pool(job), refine);
+        let (control, batch, one) = (&mut job.message.control, &mut self.room.batch, Config::new(1, 1));
+        let trying = u32::from(trying);
+        let launch = self.kernels.thresholds.launch(one).write(control).write(batch).value(lower).value(more + 1);
+        // SAFETY: it writes at most a batch.
+        unsafe { launch.run() }?;
+        let grid = self.many(values.count);
+        let (control, batch) = (&mut job.message.control, &mut self.room.batch);
+        let launch = self.kernels.tally.launch(grid).value(values).value(pool).read(control).write(batch).value(trying);
+        // SAFETY: it reads the values or the pool, and writes a batch's tallies.
+        unsafe { launch.run() }?;
+        let launch = self.kernels.decide.launch(one).write(control).value(pool).read(batch).value(lower).value(upper);
+        // SAFETY: it writes the control block.
+        unsafe { launch.value(k).value(u32::from(last)).value(trying).run() }
+    }
+
     fn permute(&mut self, job: &Job<'_>, k: u32) -> Result<(), CudaError> {
         let len = job.spec.len;
         self.room.bitmap.clear_first(len.div_ceil(32))?;
@@ -416,16 +485,16 @@ impl ResidentCompressor {
         unsafe { launch.write(&mut self.room.bitmap).run() }
     }
 
-    /// Candidates to the message, by way of the table if there is one.
-    fn emit(&mut self, job: &mut Job<'_>, fused: bool, marked: bool) -> Result<(), CudaError> {
+    /// Candidates to the message, by way of the table if there is one. What is `marked` has not been staged, and its gradient
+    /// has yet to enter the memory.
+    fn emit(&mut self, job: &mut Job<'_>, marked: bool) -> Result<(), CudaError> {
         let spec = job.spec;
-        let n = spec.len;
         let (racing, slots) = match (spec.placement, spec.slots()) {
             (Placement::HashTable { policy, .. }, Ok(Some(slots))) => (policy == Policy::Any, slots),
             _ => (false, 0),
         };
         let values = job.values();
-        let (gradient, scale) = if fused { (job.gradient.address(), job.scale) } else { (values.at, values.scale) };
+        let (gradient, scale) = if marked { (job.gradient.address(), job.scale) } else { (values.at, values.scale) };
         let emit = Emit {
             entering: Entering::new(spec.feedback, scale),
             gradient,
@@ -434,29 +503,44 @@ impl ResidentCompressor {
             bitmap: if marked { self.room.bitmap.address() } else { 0 },
             words: job.message.words.address(),
             table: if slots > 0 { self.room.table.address() } else { 0 },
-            n: n as u64,
+            n: spec.len as u64,
             capacity: job.message.words.len() as u64,
-            fused: u32::from(fused),
+            fused: u32::from(marked),
             format: format(spec.wire.value),
             slots,
             seed: job.seeds.hash,
             racing: u32::from(racing),
             pad: 0,
         };
-        self.compact(job, emit, n, false)?;
-        if slots > 0 { self.compact(job, emit, slots as usize, true) } else { Ok(()) }
+        let pool = self.pool(job);
+        if !marked {
+            let groups = spec.len.div_ceil(TILE * GROUP) as u32;
+            self.compact(job, |kernels| &kernels.order, emit, Some(pool), [groups, groups])?;
+        }
+        let (tiles, most) = (spec.len.div_ceil(TILE) as u32, self.device.multiprocessors() * 8);
+        self.compact(job, |kernels| &kernels.emit, emit, Some(pool), [tiles, tiles.min(most)])?;
+        if slots == 0 {
+            return Ok(());
+        }
+        let tiles = slots.div_ceil(TILE as u32);
+        self.compact(job, |kernels| &kernels.slots, emit, None, [tiles, tiles])
     }
 
-    /// One compaction over `n` places: of the bucket, or of the table.
-    fn compact(&mut self, job: &mut Job<'_>, emit: Emit, n: usize, table: bool) -> Result<(), CudaError> {
-        let tiles = n.div_ceil(TILE);
-        self.room.states.clear_first(2 * tiles)?;
-        self.room.tiles.clear()?;
-        let kernel = if table { &self.kernels.slots } else { &self.kernels.emit };
-        let launch = kernel.launch(Config::new(tiles as u32, THREADS)).value(emit).write(&mut job.message.control);
+    /// One compaction of so many tiles, by so many blocks.
+    fn compact(
+        &mut self,
+        job: &mut Job<'_>,
+        kernel: fn(&Kernels) -> &Kernel,
+        emit: Emit,
+        pool: Option<Pool>,
+        [tiles, blocks]: [u32; 2],
+    ) -> Result<(), CudaError> {
+        self.room.states.clear_first(2 + 2 * tiles as usize)?;
+        let launch = kernel(&self.kernels).launch(Config::new(blocks, THREADS)).value(emit);
+        let launch = if let Some(pool) = pool { launch.value(pool) } else { launch };
         // SAFETY: the addresses are those of buffers that the job and this compressor hold, with the lengths that were
         // checked and reserved; a message is not written beyond its capacity.
-        unsafe { launch.write(&mut self.room.tiles).write(&mut self.room.states).run() }
+        unsafe { launch.write(&mut job.message.control).write(&mut self.room.states).run() }
     }
 
     /// Overwrites `out` with the sum, or the mean, of messages that are on the device, in their order. Nothing waits. In
