@@ -25,25 +25,18 @@ DEVICE u32 mix(u32 index, u32 seed) {
 struct Control {
   u32 cut;        // magnitudes above this one are candidates
   u32 ties;       // and so are the first so many that equal it
-  u32 searching;  // whether a search by digits is going on
+  u32 searching;  // what a search by digits is for, if one is going on
   u32 prefix;     // digits found so far
   u64 left;       // rank of what is searched for among those that begin with the prefix
   u64 words;      // length of the message
   u32 first_bad;  // least index of a number that is not finite
   u32 refining;   // whether no threshold of the last batch was low enough
-  u32 thresholds; // how many of `Batch` there are
   u32 threshold;  // where the next batch begins
   u32 floor;      // magnitudes from this one on are staged
   u32 staged;     // how many there were, whether or not there was room for them
   u32 whole;      // whether what is staged does not do, so that all values have to be looked at
+  u32 come;       // blocks of a launch that are done
   u32 pad;
-};
-
-// Thresholds in the order they are tried.
-#define BATCH 32u
-struct Batch {
-  u32 threshold[BATCH];
-  u32 tally[BATCH];
 };
 
 DEVICE u32 magnitude(float x) {
@@ -144,15 +137,25 @@ DEVICE bool whole(const Control* control, const Pool& pool) {
 
 DEVICE u32 magnitude_of(u64 word) { return magnitude(__uint_as_float((u32)word)); }
 
-// Hands `f` the magnitudes that can be greatest: those that were staged, or all.
-template <class F>
-DEVICE void each_magnitude(const Values& values, const Pool& pool, const Control* control, F f) {
-  if (pool.words && !whole(control, pool)) {
-    const u64 staged = control->staged;
-    for (u64 j = FIRST; j < staged; j += STRIDE) f(magnitude_of(pool.words[j]));
-  } else {
-    for (u64 j = FIRST; j < values.count; j += STRIDE) f(magnitude(value_at(values, j)));
+// Hands `f` all numbers that `load` has; some that are 0 may come on top. Four are on their way at once.
+template <class Load, class F>
+DEVICE void each_of(u64 count, Load load, F f) {
+  for (u64 j = FIRST; j < count; j += 4 * STRIDE) {
+    u32 m[4];
+#pragma unroll
+    for (u32 q = 0; q < 4; q++) m[q] = j + q * STRIDE < count ? load(j + q * STRIDE) : 0;
+#pragma unroll
+    for (u32 q = 0; q < 4; q++) f(m[q]);
   }
+}
+
+// Hands `f` the magnitudes of what was staged, or of all values.
+template <class F>
+DEVICE void each_magnitude(const Values& values, const Pool& pool, const Control* control, bool all, F f) {
+  if (all)
+    each_of(values.count, [&](u64 j) { return magnitude(value_at(values, j)); }, f);
+  else
+    each_of(control->staged, [&](u64 j) { return magnitude_of(pool.words[j]); }, f);
 }
 
 // Equations 4 and 5 of Lin et al. 2018.
@@ -167,80 +170,99 @@ KERNEL compression_first_bad(const float* gradient, u64 n, Control* control) {
   if (first != 0xffffffffu) atomicMin(&control->first_bad, first);
 }
 
-// Magnitudes of a strided sample, as numbers.
-KERNEL compression_gather(const Values values, float* sample) {
-  for (u64 j = FIRST; j < values.count; j += STRIDE) sample[j] = __uint_as_float(magnitude(value_at(values, j)));
+// ---- Searches by digits, from the first. Each launch counts one digit; its last block finds the one that is searched for.
+
+// What a search is for.
+#define FOR_CUT 1u
+#define FOR_FLOOR 2u
+#define FOR_THRESHOLD 3u
+
+struct Search {
+  u64 rank;  // 0 if the search has begun before
+  u32 goal;
+  u32 shift, bits;
+  u32 last;  // whether the search ends with this digit: what is below it is taken to be 0
+};
+
+// What was searched for is found.
+DEVICE void found_it(Control* control, u32 goal, u32 found, u32 ties) {
+  control->searching = 0;
+  if (goal == FOR_FLOOR) {
+    control->floor = min_u32(found, INFINITE);
+    return;
+  }
+  control->cut = found;
+  // A sampled threshold has all that equal it.
+  control->ties = goal == FOR_CUT ? ties : 0xffffffffu;
+  if (goal == FOR_CUT) return;
+  control->threshold = found;
+  control->refining = 1;
+  if (found < control->floor) control->whole = 1;
 }
 
-// A guess at the floor: magnitudes, as numbers, of values that the gradient has not entered yet. One place in each
-// `stride`, at random.
-KERNEL compression_guess(const Feedback f, const float* gradient, const float* momentum, const float* velocity, u64 stride,
-                         u64 count, float* sample) {
+// A digit was counted by this block. In the last one, for which this is true, the search goes on.
+DEVICE bool digit_counted(const Search& s, const u32* counts, u32* histogram, Control* control, u32 prefix) {
+  add_counts(counts, histogram);
+  if (!last_block(&control->come)) return false;
+  const u32 goal = s.rank ? s.goal : control->searching;
+  const Digit digit = pick_digit<DIGITS / THREADS>(histogram, s.rank ? s.rank : control->left);
+  // Everybody has read the control block before anybody writes it.
+  __syncthreads();
+  if (digit.missing) {
+    // Fewer than that are not zero: all of them. This can only show at the first digit.
+    if (threadIdx.x == 0) found_it(control, goal, LEAST, 0xffffffffu);
+  } else if (digit.mine) {
+    const u32 found = prefix << s.bits | digit.value;
+    control->prefix = found;
+    control->left = digit.left;
+    control->searching = goal;
+    if (s.last) found_it(control, goal, found << s.shift > LEAST ? found << s.shift : LEAST, (u32)digit.left);
+  }
+  return true;
+}
+
+// Counts the digit of those magnitudes whose digits above are the prefix. With a pool: among what was staged, if the one
+// that is searched for is certain to be there.
+KERNEL compression_count(const Search s, const Values values, const Pool pool, Control* control, u32* histogram) {
+  __shared__ u32 counts[DIGITS];
+  if (!s.rank && !control->searching) return;
+  clear_counts(counts);
+  const bool few = pool.words && control->floor > LEAST && control->staged < s.rank;
+  const u32 prefix = s.rank ? 0 : control->prefix, digit = (1u << s.bits) - 1u;
+  each_magnitude(values, pool, control, few || !pool.words || whole(control, pool), [&](u32 m) {
+    if (m >= LEAST && (u64)m >> (s.shift + s.bits) == prefix) atomicAdd(counts + (m >> s.shift & digit), 1u);
+  });
+  if (digit_counted(s, counts, histogram, control, prefix) && few && threadIdx.x == 0) control->whole = 1;
+}
+
+// The magnitudes of a strided sample, as numbers, and a count of their first digit.
+KERNEL compression_gather(const Search s, const Values values, float* sample, Control* control, u32* histogram) {
+  __shared__ u32 counts[DIGITS];
+  clear_counts(counts);
+  for (u64 j = FIRST; j < values.count; j += STRIDE) {
+    const u32 m = magnitude(value_at(values, j));
+    sample[j] = __uint_as_float(m);
+    if (m >= LEAST) atomicAdd(counts + (m >> s.shift), 1u);
+  }
+  digit_counted(s, counts, histogram, control, 0);
+}
+
+// The same with values that the gradient has not entered yet, for a guess at the floor. One place in each `stride`, at
+// random.
+KERNEL compression_guess(const Search s, const Feedback f, const float* gradient, const float* momentum,
+                         const float* velocity, u64 stride, u64 count, float* sample, Control* control, u32* histogram) {
+  __shared__ u32 counts[DIGITS];
+  clear_counts(counts);
   for (u64 j = FIRST; j < count; j += STRIDE) {
     const u64 i = j * stride + (((u64)mix((u32)j, 0) * stride) >> 32);
     const float g = __fmul_rn(f.scale, gradient[i]);
     float u = f.kind >= 2 ? momentum[i] : 0.0f, v = f.kind >= 1 ? velocity[i] : 0.0f;
     accumulate(f, u, v, g);
-    sample[j] = __uint_as_float(magnitude(v));
+    const u32 m = magnitude(v);
+    sample[j] = __uint_as_float(m);
+    if (m >= LEAST) atomicAdd(counts + (m >> s.shift), 1u);
   }
-}
-
-// What a search is for.
-#define FOR_CUT 1u
-#define FOR_FLOOR 2u
-
-// Begins the search for the `rank`-th greatest. With a pool: among what was staged, if that is certain to have it.
-KERNEL compression_search(Control* control, u64 rank, u32 goal, u32 staged) {
-  control->searching = goal;
-  control->prefix = 0;
-  control->left = rank;
-  if (staged && control->floor > LEAST && control->staged < rank) control->whole = 1;
-}
-
-// Counts the digit at `shift` of those magnitudes whose digits above are the prefix.
-KERNEL compression_count(const Values values, const Pool pool, const Control* control, u32* histogram, u32 shift,
-                         u32 bits) {
-  __shared__ u32 counts[DIGITS];
-  if (!control->searching) return;
-  clear_counts(counts);
-  const u32 prefix = control->prefix, digit = (1u << bits) - 1u;
-  each_magnitude(values, pool, control, [&](u32 m) {
-    if (m >= LEAST && (u64)m >> (shift + bits) == prefix) atomicAdd(counts + (m >> shift & digit), 1u);
-  });
-  add_counts(counts, histogram);
-}
-
-// What was searched for is found.
-DEVICE void found_it(Control* control, u32 cut, u32 ties) {
-  if (control->searching == FOR_FLOOR) {
-    control->floor = min_u32(cut, INFINITE);
-  } else {
-    control->cut = cut;
-    control->ties = ties;
-  }
-}
-
-// One block of 1024 threads. Finds the digit of the one searched for, and empties the histogram. A search ends with the
-// digit that is the `last`; what is below that digit is taken to be 0.
-KERNEL compression_pick(Control* control, u32* histogram, u32 shift, u32 bits, u32 last) {
-  if (!control->searching) return;
-  const u32 prefix = control->prefix;
-  const Digit digit = pick_digit(histogram, control->left);
-  if (digit.missing) {
-    // Fewer than that are not zero: all of them. This can only show at the first digit.
-    if (threadIdx.x == 0) {
-      found_it(control, LEAST, 0xffffffffu);
-      control->searching = 0;
-    }
-  } else if (digit.mine) {
-    const u32 found = prefix << bits | digit.value;
-    control->prefix = found;
-    control->left = digit.left;
-    if (last) {
-      found_it(control, found << shift > LEAST ? found << shift : LEAST, (u32)digit.left);
-      control->searching = 0;
-    }
-  }
+  digit_counted(s, counts, histogram, control, 0);
 }
 
 // A fixed threshold, or none at all. `all` says that nothing is going to be staged.
@@ -251,74 +273,38 @@ KERNEL compression_cut(Control* control, u32 cut, u32 ties, u32 all) {
   control->whole = all;
 }
 
-// A sampled threshold was found: all at or above it.
-KERNEL compression_all_ties(Control* control) {
-  control->ties = 0xffffffffu;
-  control->threshold = control->cut;
-  control->refining = 1;
-  if (control->cut < control->floor) control->whole = 1;
-}
-
 DEVICE u32 lowered(u32 threshold, float lower) {
   if (threshold > GREATEST_FINITE) return GREATEST_FINITE;
   const u32 m = magnitude(__fmul_rn(__uint_as_float(threshold), lower));
   return m > LEAST ? m : LEAST;
 }
 
-// One thread. The thresholds that are tried next: each is known before anything is counted. `most` are allowed.
-KERNEL compression_thresholds(Control* control, Batch* batch, float lower, u32 most) {
-  if (!control->refining) return;
-  u32 t = control->threshold, count = 0;
-  for (u32 j = 0; j < BATCH; j++) batch->tally[j] = 0;
-  while (count < most) {
-    batch->threshold[count++] = t;
-    const u32 next = lowered(t, lower);
-    if (t == LEAST || next == t) break;
-    t = next;
-  }
-  control->thresholds = count;
-}
+// Thresholds that are counted in one launch.
+#define BATCH 32u
 
-// Tallies, for each value, the first threshold that it passes. `trying`: among what was staged, if that does; otherwise
-// among all, if it does not.
-KERNEL compression_tally(const Values values, const Pool pool, const Control* control, Batch* batch, u32 trying) {
-  __shared__ u32 threshold[BATCH], tally[BATCH];
-  if (!control->refining || whole(control, pool) == (trying != 0)) return;
-  const u32 count = control->thresholds;
-  if (threadIdx.x < BATCH) {
-    threshold[threadIdx.x] = threadIdx.x < count ? batch->threshold[threadIdx.x] : 0xffffffffu;
-    tally[threadIdx.x] = 0;
-  }
-  __syncthreads();
-  const u32 least = threshold[count - 1];
-  each_magnitude(values, pool, control, [&](u32 m) {
-    if (m < least) return;
-    u32 first = 0;
-    while (m < threshold[first]) first++;
-    atomicAdd(tally + first, 1u);
-  });
-  __syncthreads();
-  if (threadIdx.x < count && tally[threadIdx.x]) atomicAdd(batch->tally + threadIdx.x, tally[threadIdx.x]);
-}
+struct Refinement {
+  float lower, upper;
+  u64 k;
+  u32 most;    // thresholds of this batch
+  u32 final;   // whether no batch comes after this one
+  u32 trying;  // whether this is a try with what was staged, not with all values
+  u32 pad;
+};
 
-// One thread. DGC's rule: the first threshold that does not let too few pass, unless the batch ends before; then the
-// exact top k if it lets too many pass. `final` says that no batch comes after this one. `trying` is as above: a try that
-// comes to no end, or below the floor, is as if it had not been.
-KERNEL compression_decide(Control* control, const Pool pool, const Batch* batch, float lower, float upper, u64 k, u32 final,
-                          u32 trying) {
-  if (!control->refining || whole(control, pool) == (trying != 0)) return;
-  const double few = __dmul_rn((double)lower, (double)k), many = __dmul_rn((double)upper, (double)k);
-  const u32 count = control->thresholds;
+// DGC's rule: the first threshold that does not let too few pass, unless the batch ends before; then the exact top k if it
+// lets too many pass. A try that comes to no end, or below the floor, is as if it had not been.
+DEVICE void decide(const Refinement& r, const u32* thresholds, u32 count, const u32* tally, Control* control) {
+  const double few = __dmul_rn((double)r.lower, (double)r.k), many = __dmul_rn((double)r.upper, (double)r.k);
   u64 passing = 0;
   for (u32 j = 0; j < count; j++) {
-    const u32 t = batch->threshold[j];
-    if (trying && t < control->floor) break;
-    passing += batch->tally[j];
+    const u32 t = thresholds[j];
+    if (r.trying && t < control->floor) break;
+    passing += tally[j];
     const bool end = j + 1 == count;
-    const bool stuck = t == LEAST || lowered(t, lower) == t;
+    const bool stuck = t == LEAST || lowered(t, r.lower) == t;
     if ((double)passing < few && !end) continue;
-    if ((double)passing < few && !stuck && !final) {
-      if (trying) break;
+    if ((double)passing < few && !stuck && !r.final) {
+      if (r.trying) break;
       // The next batch goes on from the last threshold, which is counted again.
       control->threshold = t;
       return;
@@ -328,11 +314,46 @@ KERNEL compression_decide(Control* control, const Pool pool, const Batch* batch,
     if ((double)passing > many) {
       control->searching = FOR_CUT;
       control->prefix = 0;
-      control->left = k;
+      control->left = r.k;
     }
     return;
   }
   control->whole = 1;
+}
+
+// Thresholds to try are known before anything is counted: tallies, for each value, the first that it passes. The last
+// block decides. `sums` has a number for each threshold, all 0 before and after.
+KERNEL compression_refine(const Refinement r, const Values values, const Pool pool, Control* control, u32* sums) {
+  __shared__ u32 threshold[BATCH], tally[BATCH], count;
+  if (!control->refining || whole(control, pool) == (r.trying != 0)) return;
+  if (threadIdx.x < BATCH) tally[threadIdx.x] = 0;
+  if (threadIdx.x == 0) {
+    u32 t = control->threshold, n = 0;
+    while (n < r.most) {
+      threshold[n++] = t;
+      const u32 next = lowered(t, r.lower);
+      if (t == LEAST || next == t) break;
+      t = next;
+    }
+    count = n;
+  }
+  __syncthreads();
+  const u32 least = threshold[count - 1];
+  each_magnitude(values, pool, control, !r.trying, [&](u32 m) {
+    if (m < least) return;
+    u32 first = 0;
+    while (m < threshold[first]) first++;
+    atomicAdd(tally + first, 1u);
+  });
+  __syncthreads();
+  if (threadIdx.x < count && tally[threadIdx.x]) atomicAdd(sums + threadIdx.x, tally[threadIdx.x]);
+  if (!last_block(&control->come)) return;
+  if (threadIdx.x < BATCH) {
+    tally[threadIdx.x] = sums[threadIdx.x];
+    sums[threadIdx.x] = 0;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) decide(r, threshold, count, tally, control);
 }
 
 DEVICE u32 slot_of(u32 index, u32 seed, u32 slots) { return (u32)(((u64)mix(index, seed) * (u64)slots) >> 32); }

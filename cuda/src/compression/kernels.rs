@@ -18,8 +18,7 @@ pub(super) const CONTROL: usize = 16;
 pub(super) const WORDS: usize = 6;
 pub(super) const FIRST_BAD: usize = 8;
 pub(super) const REFINING: usize = 9;
-/// Numbers of `Batch`, and thresholds in one.
-pub(super) const BATCH_NUMBERS: usize = 64;
+/// Thresholds that are counted in one launch.
 pub(super) const BATCH: u32 = 32;
 /// Places of a histogram.
 pub(super) const DIGITS: usize = 2048;
@@ -80,6 +79,40 @@ impl Pool {
 pub(super) enum Goal {
     Cut = 1,
     Floor = 2,
+    Threshold = 3,
+}
+
+/// One digit of a search.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Search {
+    rank: u64,
+    goal: u32,
+    shift: u32,
+    bits: u32,
+    last: u32,
+}
+
+impl Search {
+    /// The digit at `place` of a search for `of` digits. Without `begin`, a rank and a goal, it has begun on the device.
+    pub(super) fn digit(begin: Option<(usize, Goal)>, place: usize, of: usize) -> Self {
+        let (rank, goal) = begin.filter(|_| place == 0).map_or((0, 0), |(rank, goal)| (rank as u64, goal as u32));
+        let (shift, bits) = SPLIT[place];
+        Self { rank, goal, shift, bits, last: u32::from(place + 1 == of) }
+    }
+}
+
+/// A batch of thresholds that are tried.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Thresholds {
+    pub(super) lower: f32,
+    pub(super) upper: f32,
+    pub(super) k: u64,
+    pub(super) most: u32,
+    pub(super) last: u32,
+    pub(super) trying: u32,
+    pub(super) pad: u32,
 }
 
 /// A keyed permutation of `0..len`, as `tilewright_compression::select::Permutation` defines it.
@@ -141,6 +174,10 @@ unsafe impl Value for Values {}
 // SAFETY: as above.
 unsafe impl Value for Pool {}
 // SAFETY: as above.
+unsafe impl Value for Search {}
+// SAFETY: as above.
+unsafe impl Value for Thresholds {}
+// SAFETY: as above.
 unsafe impl Value for Permutation {}
 // SAFETY: as above.
 unsafe impl Value for Emit {}
@@ -151,14 +188,9 @@ pub(super) struct Kernels {
     pub(super) first_bad: Kernel,
     pub(super) gather: Kernel,
     pub(super) guess: Kernel,
-    pub(super) search: Kernel,
     pub(super) count: Kernel,
-    pub(super) pick: Kernel,
     pub(super) cut: Kernel,
-    pub(super) all_ties: Kernel,
-    pub(super) thresholds: Kernel,
-    pub(super) tally: Kernel,
-    pub(super) decide: Kernel,
+    pub(super) refine: Kernel,
     pub(super) permute: Kernel,
     /// By kind of feedback.
     pub(super) stage: [Kernel; 4],
@@ -178,14 +210,9 @@ impl Kernels {
             first_bad: get("first_bad")?,
             gather: get("gather")?,
             guess: get("guess")?,
-            search: get("search")?,
             count: get("count")?,
-            pick: get("pick")?,
             cut: get("cut")?,
-            all_ties: get("all_ties")?,
-            thresholds: get("thresholds")?,
-            tally: get("tally")?,
-            decide: get("decide")?,
+            refine: get("refine")?,
             permute: get("permute")?,
             stage: [get("stage_0")?, get("stage_1")?, get("stage_2")?, get("stage_3")?],
             order: get("order")?,

@@ -1,12 +1,13 @@
 //! Compression of gradients that are on the device already. Everything is put on the device's stream and nothing waits,
 //! but where the documentation of [`ResidentCompressor::compress`] says so.
 
-use super::kernels::{
-    BATCH, BATCH_NUMBERS, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, GROUP, Goal, Kernels, Permutation, Pool, REFINING,
-    SPLIT, THREADS, TILE, Values, WORDS, format,
-};
 use super::guess::{self, Guess};
+use super::kernels::{
+    BATCH, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, GROUP, Goal, Kernels, Permutation, Pool, REFINING, SPLIT,
+    Search, THREADS, TILE, Thresholds, Values, WORDS, format,
+};
 use crate::{Buffer, Config, CudaError, Device, Kernel};
+use std::ops::Range;
 use tilewright_compression::hash::StepSeeds;
 use tilewright_compression::key::magnitude;
 use tilewright_compression::select::{LEAST, Sample};
@@ -118,7 +119,7 @@ pub struct ResidentCompressor {
 /// Working memory.
 struct Room {
     histogram: Buffer<u32>,
-    batch: Buffer<u32>,
+    tallies: Buffer<u32>,
     sample: Buffer<f32>,
     /// What was staged, and where each tile has its own.
     pool: Buffer<u64>,
@@ -162,7 +163,7 @@ impl ResidentCompressor {
     pub fn new(device: &Device) -> Result<Self, CudaError> {
         let room = Room {
             histogram: Buffer::zeros(device, "histogram", DIGITS)?,
-            batch: Buffer::zeros(device, "thresholds", BATCH_NUMBERS)?,
+            tallies: Buffer::zeros(device, "tallies", BATCH as usize)?,
             sample: Buffer::uninit(device, "sample", 0)?,
             pool: Buffer::uninit(device, "pool", 0)?,
             segments: Buffer::uninit(device, "segments", 0)?,
@@ -307,9 +308,8 @@ impl ResidentCompressor {
             Selector::ExactTopK(_) => {
                 self.guess(job, k)?;
                 self.stage(job)?;
-                self.search(job, k, Goal::Cut, true)?;
                 let (values, pool) = (job.values(), self.pool(job));
-                self.digits(job, values, pool, &SPLIT)?;
+                self.count(job, values, pool, Some((k as usize, Goal::Cut)), 0..SPLIT.len())?;
             }
             Selector::SampledThreshold(_, sampling) => {
                 self.guess(job, k)?;
@@ -348,14 +348,15 @@ impl ResidentCompressor {
         };
         let count = count as u64;
         let ResidentMemory { velocity, momentum } = &*job.memory;
-        let launch = self.kernels.guess.launch(self.many(count)).value(Entering::new(job.spec.feedback, job.scale));
-        let launch = launch.read(job.gradient).read(momentum).read(velocity).value(stride as u64).value(count);
-        // SAFETY: a guess's places lie in the bucket, and there is room for all of them.
-        unsafe { launch.write(&mut self.room.sample).run() }?;
-        self.search(job, rank as u64, Goal::Floor, false)?;
-        let values = self.gathered(count);
         // Two digits are near enough.
-        self.digits(job, values, Pool::NONE, &SPLIT[..2])
+        let search = Search::digit(Some((rank, Goal::Floor)), 0, 2);
+        let launch = self.kernels.guess.launch(self.many(count)).value(search);
+        let launch = launch.value(Entering::new(job.spec.feedback, job.scale)).read(job.gradient).read(momentum);
+        let launch = launch.read(velocity).value(stride as u64).value(count).write(&mut self.room.sample);
+        // SAFETY: a guess's places lie in the bucket, and there is room for all of them.
+        unsafe { launch.write(&mut job.message.control).write(&mut self.room.histogram).run() }?;
+        let values = self.gathered(count);
+        self.count(job, values, Pool::NONE, None, 1..2)
     }
 
     /// What a sample has.
@@ -381,31 +382,23 @@ impl ResidentCompressor {
         unsafe { launch.write(&mut job.message.control).run() }
     }
 
-    /// `staged`: the one that is searched for should be among what was staged.
-    fn search(&self, job: &mut Job<'_>, rank: u64, goal: Goal, staged: bool) -> Result<(), CudaError> {
-        let launch = self.kernels.search.launch(Config::new(1, 1)).write(&mut job.message.control).value(rank);
-        // SAFETY: it writes the control block.
-        unsafe { launch.value(goal as u32).value(u32::from(staged)).run() }
-    }
-
-    /// Digit by digit, from the first: what is searched for, if anything is.
-    fn digits(
+    /// Digit by digit, to the last of `places`: what is searched for, if anything is. With `begin`, a rank and a goal, the
+    /// search begins here.
+    fn count(
         &mut self,
         job: &mut Job<'_>,
         values: Values,
         pool: Pool,
-        split: &[(u32, u32)],
+        begin: Option<(usize, Goal)>,
+        places: Range<usize>,
     ) -> Result<(), CudaError> {
         let grid = self.many(values.count);
-        for (place, (shift, bits)) in split.iter().copied().enumerate() {
+        for place in places.clone() {
+            let search = Search::digit(begin, place, places.end);
             let (control, histogram) = (&mut job.message.control, &mut self.room.histogram);
-            let launch = self.kernels.count.launch(grid).value(values).value(pool).read(control).write(histogram);
-            // SAFETY: it reads the values or the pool, and the control block, and writes a histogram of digits.
-            unsafe { launch.value(shift).value(bits).run() }?;
-            let launch = self.kernels.pick.launch(Config::new(1, DIGITS as u32 / 2)).write(control).write(histogram);
-            let last = u32::from(place + 1 == split.len());
-            // SAFETY: it reads and writes a histogram of digits and the control block.
-            unsafe { launch.value(shift).value(bits).value(last).run() }?;
+            let launch = self.kernels.count.launch(grid).value(search).value(values).value(pool).write(control);
+            // SAFETY: it reads the values or the pool, and writes a histogram of digits and the control block.
+            unsafe { launch.write(histogram).run() }?;
         }
         Ok(())
     }
@@ -415,34 +408,37 @@ impl ResidentCompressor {
         let sample = Sample::new(job.spec.len, k as usize, sampling.ratio, job.seeds.sample);
         let (start, stride, count) = (sample.start as u64, sample.stride as u64, sample.count as u64);
         let strided = Values { start, stride, count, ..job.values() };
-        let launch = self.kernels.gather.launch(self.many(count)).value(strided).write(&mut self.room.sample);
+        let begin = Some((sample.rank(k as usize, job.spec.len), Goal::Threshold));
+        let search = Search::digit(begin, 0, SPLIT.len());
+        let launch = self.kernels.gather.launch(self.many(count)).value(search).value(strided);
+        let launch = launch.write(&mut self.room.sample).write(&mut job.message.control);
         // SAFETY: a sample's places lie in the bucket, and there is room for all of them.
-        unsafe { launch.run() }?;
-        self.search(job, sample.rank(k as usize, job.spec.len) as u64, Goal::Cut, false)?;
+        unsafe { launch.write(&mut self.room.histogram).run() }?;
         let gathered = self.gathered(count);
-        self.digits(job, gathered, Pool::NONE, &SPLIT)?;
-        let launch = self.kernels.all_ties.launch(Config::new(1, 1)).write(&mut job.message.control);
-        // SAFETY: it writes the control block.
-        unsafe { launch.run() }?;
+        self.count(job, gathered, Pool::NONE, None, 1..SPLIT.len())?;
         let Some(refine) = sampling.refine else { return Ok(()) };
         self.refine(job, k, refine)?;
         // Too many: the exact top k.
         let (values, pool) = (job.values(), self.pool(job));
-        self.digits(job, values, pool, &SPLIT)
+        self.count(job, values, pool, None, 0..SPLIT.len())
     }
 
     /// Batch after batch of thresholds; most refinements end in the first, among what was staged.
     fn refine(&mut self, job: &mut Job<'_>, k: u64, refine: Refinement) -> Result<(), CudaError> {
-        let mut steps = refine.iterations;
-        let more = steps.min(BATCH - 1);
-        self.batch(job, k, refine, more, [steps == more, true])?;
-        loop {
+        let Refinement { lower, upper, iterations } = refine;
+        let batch = |steps: u32, trying: u32| {
             let more = steps.min(BATCH - 1);
-            steps -= more;
-            self.batch(job, k, refine, more, [steps == 0, false])?;
-            if steps == 0 {
+            Thresholds { lower, upper, k, most: more + 1, last: u32::from(more == steps), trying, pad: 0 }
+        };
+        self.thresholds(job, batch(iterations, 1))?;
+        let mut steps = iterations;
+        loop {
+            let thresholds = batch(steps, 0);
+            self.thresholds(job, thresholds)?;
+            if thresholds.last == 1 {
                 return Ok(());
             }
+            steps -= thresholds.most - 1;
             let mut refining = [0];
             job.message.control.download_at(REFINING, &mut refining)?;
             if refining == [0] {
@@ -451,29 +447,11 @@ impl ResidentCompressor {
         }
     }
 
-    /// One threshold and so many `more`. Whether no batch comes after, and whether this is a try with what was staged.
-    fn batch(
-        &mut self,
-        job: &mut Job<'_>,
-        k: u64,
-        refine: Refinement,
-        more: u32,
-        [last, trying]: [bool; 2],
-    ) -> Result<(), CudaError> {
-        let (values, pool, Refinement { lower, upper, .. }) = (job.values(), self.pool(job), refine);
-        let (control, batch, one) = (&mut job.message.control, &mut self.room.batch, Config::new(1, 1));
-        let trying = u32::from(trying);
-        let launch = self.kernels.thresholds.launch(one).write(control).write(batch).value(lower).value(more + 1);
-        // SAFETY: it writes at most a batch.
-        unsafe { launch.run() }?;
-        let grid = self.many(values.count);
-        let (control, batch) = (&mut job.message.control, &mut self.room.batch);
-        let launch = self.kernels.tally.launch(grid).value(values).value(pool).read(control).write(batch).value(trying);
-        // SAFETY: it reads the values or the pool, and writes a batch's tallies.
-        unsafe { launch.run() }?;
-        let launch = self.kernels.decide.launch(one).write(control).value(pool).read(batch).value(lower).value(upper);
-        // SAFETY: it writes the control block.
-        unsafe { launch.value(k).value(u32::from(last)).value(trying).run() }
+    fn thresholds(&mut self, job: &mut Job<'_>, thresholds: Thresholds) -> Result<(), CudaError> {
+        let (values, pool) = (job.values(), self.pool(job));
+        let launch = self.kernels.refine.launch(self.many(values.count)).value(thresholds).value(values).value(pool);
+        // SAFETY: it reads the values or the pool, and writes at most a batch of tallies, and the control block.
+        unsafe { launch.write(&mut job.message.control).write(&mut self.room.tallies).run() }
     }
 
     fn permute(&mut self, job: &Job<'_>, k: u32) -> Result<(), CudaError> {
