@@ -409,25 +409,23 @@ DEVICE void offer(const Emit& e, u32 index, float x) {
   }
 }
 
-// Vectors of four numbers that a thread has of each tile of a stage.
-#define VECTORS 4u
-#define STAGE_TILE (THREADS * 4u * VECTORS)
-
 // The gradient enters the memory, and what is at or above the floor is staged. A tile's words go to the next free places,
-// whatever the order of tiles, so that no tile waits for another.
-template <u32 KIND>
+// whatever the order of tiles, so that no tile waits for another. A thread has VECTORS times four numbers of a tile.
+template <u32 KIND, u32 VECTORS>
 DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* velocity, u64 n, const Pool& pool,
                   Control* control) {
-  __shared__ u32 sums[WARPS], start;
+  // What the threads have, each its own; and how many words each warp has before each of its rows.
+  __shared__ float4 numbers[VECTORS][THREADS];
+  __shared__ u32 before_row[WARPS][VECTORS], sums[WARPS], start;
   f.kind = KIND;
-  const u32 floor = control->floor;
-  const u64 first = (u64)blockIdx.x * STAGE_TILE + warp() * (128u * VECTORS) + 4u * lane();
-  float x[4 * VECTORS];
+  const float floor = __uint_as_float(control->floor);
+  const u64 first = (u64)blockIdx.x * (THREADS * 4u * VECTORS) + warp() * (128u * VECTORS) + 4u * lane();
+  float4 x[VECTORS];
   const bool aligned = (((u64)gradient | (u64)momentum | (u64)velocity) & 15u) == 0;
-  if (aligned && (u64)(blockIdx.x + 1) * STAGE_TILE <= n) {
-    float4 g[VECTORS], u[VECTORS], v[VECTORS];
+  if (aligned && (u64)(blockIdx.x + 1) * (THREADS * 4u * VECTORS) <= n) {
+    float4 u[VECTORS], v[VECTORS];
 #pragma unroll
-    for (u32 r = 0; r < VECTORS; r++) g[r] = *(const float4*)(gradient + first + 128u * r);
+    for (u32 r = 0; r < VECTORS; r++) x[r] = *(const float4*)(gradient + first + 128u * r);
     if (KIND >= 1) {
 #pragma unroll
       for (u32 r = 0; r < VECTORS; r++) v[r] = *(const float4*)(velocity + first + 128u * r);
@@ -438,74 +436,82 @@ DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* vel
     }
 #pragma unroll
     for (u32 r = 0; r < VECTORS; r++) {
-      accumulate(f, u[r].x, v[r].x, __fmul_rn(f.scale, g[r].x));
-      accumulate(f, u[r].y, v[r].y, __fmul_rn(f.scale, g[r].y));
-      accumulate(f, u[r].z, v[r].z, __fmul_rn(f.scale, g[r].z));
-      accumulate(f, u[r].w, v[r].w, __fmul_rn(f.scale, g[r].w));
+      accumulate(f, u[r].x, v[r].x, __fmul_rn(f.scale, x[r].x));
+      accumulate(f, u[r].y, v[r].y, __fmul_rn(f.scale, x[r].y));
+      accumulate(f, u[r].z, v[r].z, __fmul_rn(f.scale, x[r].z));
+      accumulate(f, u[r].w, v[r].w, __fmul_rn(f.scale, x[r].w));
       if (KIND >= 1) *(float4*)(velocity + first + 128u * r) = v[r];
       if (KIND >= 2) *(float4*)(momentum + first + 128u * r) = u[r];
-      x[4 * r] = v[r].x;
-      x[4 * r + 1] = v[r].y;
-      x[4 * r + 2] = v[r].z;
-      x[4 * r + 3] = v[r].w;
+      x[r] = v[r];
     }
   } else {
 #pragma unroll
-    for (u32 j = 0; j < 4 * VECTORS; j++) {
-      const u64 i = first + (j >> 2) * 128u + (j & 3u);
-      x[j] = i < n ? update(f, gradient, momentum, velocity, i) : 0.0f;
+    for (u32 r = 0; r < VECTORS; r++) {
+      float one[4];
+#pragma unroll
+      for (u32 c = 0; c < 4; c++) {
+        const u64 i = first + 128u * r + c;
+        one[c] = i < n ? update(f, gradient, momentum, velocity, i) : 0.0f;
+      }
+      x[r] = {one[0], one[1], one[2], one[3]};
     }
   }
-  // Four bits for each of the thread's vectors. The floor is not above infinity, so NaNs need no care here.
+  // Four bits for each vector. The floor is not above infinity, and a NaN is not below it.
   u32 mask = 0;
 #pragma unroll
-  for (u32 j = 0; j < 4 * VECTORS; j++)
-    mask |= (__float_as_uint(x[j]) & 0x7fffffffu) >= floor ? 1u << j : 0u;
-  // Counts of the vectors side by side, eight bits each: in a row of the warp there are 128 numbers at most.
-  u32 own = 0;
+  for (u32 r = 0; r < VECTORS; r++) {
+    numbers[r][threadIdx.x] = x[r];
+    mask |= fabsf(x[r].x) < floor ? 0 : 1u << 4 * r;
+    mask |= fabsf(x[r].y) < floor ? 0 : 2u << 4 * r;
+    mask |= fabsf(x[r].z) < floor ? 0 : 4u << 4 * r;
+    mask |= fabsf(x[r].w) < floor ? 0 : 8u << 4 * r;
+  }
+  // Counts of four rows side by side, those of even number and those of odd, eight bits each: a row has 128 numbers.
+  u32 own = mask - (mask >> 1 & 0x55555555u);
+  own = (own & 0x33333333u) + (own >> 2 & 0x33333333u);
+  const u32 even = own & 0x0f0f0f0fu, odd = own >> 4 & 0x0f0f0f0fu;
+  const u32 before_even = warp_sum_before(even), before_odd = warp_sum_before(odd);
+  if (lane() == 31) {
+    u32 sum = 0;
 #pragma unroll
-  for (u32 r = 0; r < VECTORS; r++) own |= __popc(mask >> (4 * r) & 15u) << (8 * r);
-  const u32 before = warp_sum_before(own);
-  const u32 rows = __shfl_sync(ALL, before + own, 31);
-  u32 all = 0;
-#pragma unroll
-  for (u32 r = 0; r < VECTORS; r++) all += rows >> (8 * r) & 255u;
-  if (lane() == 0) sums[warp()] = all;
+    for (u32 r = 0; r < VECTORS; r++) {
+      before_row[warp()][r] = sum;
+      sum += ((r & 1u) ? before_odd + odd : before_even + even) >> 8 * (r / 2) & 255u;
+    }
+    sums[warp()] = sum;
+  }
   __syncthreads();
   if (threadIdx.x == 0) {
     u32 total = 0;
 #pragma unroll
-    for (u32 w = 0; w < WARPS; w++) total += sums[w];
+    for (u32 w = 0; w < WARPS; w++) {
+      const u32 here = sums[w];
+      sums[w] = total;
+      total += here;
+    }
     start = total ? atomicAdd(&control->staged, total) : 0;
     pool.segments[blockIdx.x] = (u64)start << 32 | total;
   }
   __syncthreads();
-  u64 at = start;
-  for (u32 w = 0; w < warp(); w++) at += sums[w];
-#pragma unroll
-  for (u32 r = 0; r < VECTORS; r++) {
-    u64 place = at + (before >> (8 * r) & 255u);
-    at += rows >> (8 * r) & 255u;
-#pragma unroll
-    for (u32 c = 0; c < 4; c++) {
-      const u32 j = 4 * r + c;
-      if (mask >> j & 1u) {
-        if (place < pool.capacity) pool.words[place] = word_of((u32)(first + 128u * r + c), x[j]);
-        place++;
-      }
-    }
+  const u32 at = start + sums[warp()];
+  for (u32 rest = mask; rest; rest &= rest - 1u) {
+    const u32 bit = (rest & (0u - rest)) - 1u, j = __popc(bit), r = j / 4u;
+    const u32 earlier = __byte_perm(before_even, before_odd, r / 2u + 4u * (r & 1u)) & 255u;
+    const u32 place = at + before_row[warp()][r] + earlier + __popc(mask & bit & 15u << 4u * r);
+    const float x = ((const float*)&numbers[r][threadIdx.x])[j & 3u];
+    if (place < (u32)pool.capacity) pool.words[place] = word_of((u32)(first + 128u * r + (j & 3u)), x);
   }
 }
 
-#define STAGE(kind)                                                                                                     \
-  KERNEL compression_stage_##kind(const Feedback f, const float* gradient, float* momentum, float* velocity, u64 n,     \
+#define STAGE(kind, vectors)                                                                                            \
+  KERNEL __launch_bounds__(256, 4) compression_stage_##kind(const Feedback f, const float* gradient, float* momentum, float* velocity, u64 n,     \
                                   const Pool pool, Control* control) {                                                  \
-    stage<kind>(f, gradient, momentum, velocity, n, pool, control);                                                     \
+    stage<kind, vectors>(f, gradient, momentum, velocity, n, pool, control);                                            \
   }
-STAGE(0)
-STAGE(1)
-STAGE(2)
-STAGE(3)
+STAGE(0, 8)
+STAGE(1, 4)
+STAGE(2, 4)
+STAGE(3, 4)
 
 // Lanes whose value is a candidate for certain, and those whose value equals the cut.
 struct Votes {
@@ -533,19 +539,14 @@ DEVICE void emit_row(const Emit& e, u32 index, float x, u32 cut, u32 most, Pair&
   before.ties += __popc(votes.ties);
 }
 
-// Candidates among what was staged to words, in order of index, or to the table. A warp has SEGMENTS tiles.
+// Tiles whose words a warp puts in order, and a block.
 #define SEGMENTS 8u
 #define GROUP (WARPS * SEGMENTS)
-KERNEL compression_order(const Emit e, const Pool pool, Control* control, u64* room) {
-  __shared__ u32 shared_tile;
-  __shared__ Pair warps[WARPS], block;
-  if (whole(control, pool)) return;
-  const u32 cut = control->cut, most = control->ties;
-  const u32 group = next_tile((u32*)room, &shared_tile);
-  const u64 tile = (u64)group * GROUP + warp() * SEGMENTS + lane();
-  const u64 segment = lane() < SEGMENTS && tile < pool.tiles ? pool.segments[tile] : 0;
+
+// What the segments of a warp have over the cut, and at it.
+DEVICE Pair count_segments(const Pool& pool, u64 segment, u32 cut) {
   Pair own = {0, 0};
-#pragma unroll
+#pragma unroll 1
   for (u32 s = 0; s < SEGMENTS; s++) {
     const u64 one = __shfl_sync(ALL, segment, s);
     const u64* words = pool.words + (one >> 32);
@@ -559,8 +560,25 @@ KERNEL compression_order(const Emit e, const Pool pool, Control* control, u64* r
       }
     }
   }
+  return own;
+}
+
+// Candidates among what was staged to words, in order of index, or to the table.
+KERNEL compression_order(const Emit e, const Pool pool, Control* control, u64* room) {
+  __shared__ u32 shared_tile;
+  __shared__ Pair warps[WARPS], block;
+  if (whole(control, pool)) return;
+  const u32 cut = control->cut, most = control->ties;
+  const u32 group = next_tile((u32*)room, &shared_tile);
+  const u64 tile = (u64)group * GROUP + warp() * SEGMENTS + lane();
+  const u64 segment = lane() < SEGMENTS && tile < pool.tiles ? pool.segments[tile] : 0;
   Pair before = {0, 0};
-  if (!e.table) before = before_warp(room + 2, group, own, warps, &block);
+  if (!e.table) {
+    // Of what is at or above the floor, all is at or above a cut that is no higher.
+    Pair own = {warp_sum((u32)segment), 0};
+    if (cut > control->floor || most != 0xffffffffu) own = count_segments(pool, segment, cut);
+    before = before_warp(room + 2, group, own, warps, &block);
+  }
 #pragma unroll 1
   for (u32 s = 0; s < SEGMENTS; s++) {
     const u64 one = __shfl_sync(ALL, segment, s);

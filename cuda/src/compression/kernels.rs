@@ -7,10 +7,11 @@ use tilewright_compression::{Feedback, ValueFormat};
 /// The PTX of `compression.cu`.
 pub static UNIT: Unit = Unit { name: "compression", ptx: include_str!("../../ptx/compression.ptx") };
 
-/// Elements of a tile of the compaction, and of a stage.
+/// Elements of a tile of the compaction; and of a stage, by kind of feedback.
 pub(super) const TILE: usize = 4096;
+pub(super) const STAGE: [usize; 4] = [8192, 4096, 4096, 4096];
 /// Tiles of a stage whose words one block puts in order.
-pub(super) const GROUP: usize = 64;
+pub(super) const GROUP: u64 = 64;
 /// Threads of its blocks.
 pub(super) const THREADS: u32 = 256;
 /// Numbers of `Control`, 32 bits each; and where some of them are.

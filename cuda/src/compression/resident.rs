@@ -3,7 +3,7 @@
 
 use super::guess::{self, Guess};
 use super::kernels::{
-    BATCH, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, GROUP, Goal, Kernels, Permutation, Pool, REFINING, SPLIT,
+    BATCH, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, GROUP, Goal, Kernels, Permutation, Pool, REFINING, SPLIT, STAGE,
     Search, THREADS, TILE, Thresholds, Values, WORDS, format,
 };
 use crate::{Buffer, Config, CudaError, Device, Kernel};
@@ -365,7 +365,8 @@ impl ResidentCompressor {
     }
 
     fn pool(&self, job: &Job<'_>) -> Pool {
-        let tiles = job.spec.len.div_ceil(TILE) as u64;
+        let kind = Entering::new(job.spec.feedback, job.scale).kind;
+        let tiles = job.spec.len.div_ceil(STAGE[kind as usize]) as u64;
         let Room { pool, segments, .. } = &self.room;
         Pool { words: pool.address(), segments: segments.address(), capacity: pool.len() as u64, tiles }
     }
@@ -492,7 +493,7 @@ impl ResidentCompressor {
         };
         let pool = self.pool(job);
         if !marked {
-            let groups = spec.len.div_ceil(TILE * GROUP) as u32;
+            let groups = pool.tiles.div_ceil(GROUP) as u32;
             self.compact(job, |kernels| &kernels.order, emit, Some(pool), [groups, groups])?;
         }
         let (tiles, most) = (spec.len.div_ceil(TILE) as u32, self.device.multiprocessors() * 8);
