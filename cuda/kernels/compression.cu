@@ -128,6 +128,7 @@ struct Pool {
   u64* words;
   u64* segments;
   u64 capacity, tiles;
+  u64 share;  // tiles whose words a warp puts in order, 32 at most
 };
 
 // Whether all values have to be looked at, because what was staged does not do.
@@ -539,15 +540,10 @@ DEVICE void emit_row(const Emit& e, u32 index, float x, u32 cut, u32 most, Pair&
   before.ties += __popc(votes.ties);
 }
 
-// Tiles whose words a warp puts in order, and a block.
-#define SEGMENTS 8u
-#define GROUP (WARPS * SEGMENTS)
-
 // What the segments of a warp have over the cut, and at it.
 DEVICE Pair count_segments(const Pool& pool, u64 segment, u32 cut) {
   Pair own = {0, 0};
-#pragma unroll 1
-  for (u32 s = 0; s < SEGMENTS; s++) {
+  for (u32 s = 0; s < pool.share; s++) {
     const u64 one = __shfl_sync(ALL, segment, s);
     const u64* words = pool.words + (one >> 32);
     for (u32 j = 0; j < (u32)one; j += 128u) {
@@ -570,17 +566,17 @@ KERNEL compression_order(const Emit e, const Pool pool, Control* control, u64* r
   if (whole(control, pool)) return;
   const u32 cut = control->cut, most = control->ties;
   const u32 group = next_tile((u32*)room, &shared_tile);
-  const u64 tile = (u64)group * GROUP + warp() * SEGMENTS + lane();
-  const u64 segment = lane() < SEGMENTS && tile < pool.tiles ? pool.segments[tile] : 0;
+  const u64 tile = ((u64)group * WARPS + warp()) * pool.share + lane();
+  const u64 segment = lane() < pool.share && tile < pool.tiles ? pool.segments[tile] : 0;
   Pair before = {0, 0};
-  if (!e.table) {
+  // A table needs no places; but if only some of the ties are candidates, then they are the first.
+  if (!e.table || most != 0xffffffffu) {
     // Of what is at or above the floor, all is at or above a cut that is no higher.
     Pair own = {warp_sum((u32)segment), 0};
     if (cut > control->floor || most != 0xffffffffu) own = count_segments(pool, segment, cut);
     before = before_warp(room + 2, group, own, warps, &block);
   }
-#pragma unroll 1
-  for (u32 s = 0; s < SEGMENTS; s++) {
+  for (u32 s = 0; s < pool.share; s++) {
     const u64 one = __shfl_sync(ALL, segment, s);
     const u64* words = pool.words + (one >> 32);
     for (u32 j = 0; j < (u32)one; j += 128u) {
@@ -593,7 +589,7 @@ KERNEL compression_order(const Emit e, const Pool pool, Control* control, u64* r
     }
   }
   // The last warp of the last group knows everything.
-  if (!e.table && (u64)(group + 1) * GROUP >= pool.tiles && warp() == WARPS - 1 && lane() == 0)
+  if (!e.table && group + 1 == gridDim.x && warp() == WARPS - 1 && lane() == 0)
     control->words = before.over + min_u64(before.ties, most);
 }
 

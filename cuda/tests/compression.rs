@@ -113,14 +113,17 @@ fn long_refinements_ask_again() {
     }
 }
 
-/// More tiles than a warp looks back over at once.
+/// More tiles than a warp looks back over at once where everything is a candidate, and several groups of tiles where few
+/// are.
 #[test]
 fn long_buckets_look_back_far() {
     let Some(turn) = device() else { return };
     let mut cuda = CudaCompressor::new(&turn.device).unwrap();
-    let base = CompressionSpec::top_k(160_000, Count::Entries(1));
-    let spec = CompressionSpec { selector: Selector::FixedThreshold(0.45), feedback: Feedback::None, ..base };
-    try_steps(&mut cuda, &spec, &[Shape::Periodic(1025)], 1.0, 11).unwrap();
+    for (feedback, threshold) in [(Feedback::None, 0.0), (Feedback::None, 0.45), (Feedback::Residual, 0.45)] {
+        let base = CompressionSpec::top_k(160_000, Count::Entries(1));
+        let spec = CompressionSpec { selector: Selector::FixedThreshold(threshold), feedback, ..base };
+        try_steps(&mut cuda, &spec, &[Shape::Periodic(1025)], 1.0, 11).unwrap();
+    }
 }
 
 #[test]

@@ -10,10 +10,9 @@ pub static UNIT: Unit = Unit { name: "compression", ptx: include_str!("../../ptx
 /// Elements of a tile of the compaction; and of a stage, by kind of feedback.
 pub(super) const TILE: usize = 4096;
 pub(super) const STAGE: [usize; 4] = [8192, 4096, 4096, 4096];
-/// Tiles of a stage whose words one block puts in order.
-pub(super) const GROUP: u64 = 64;
-/// Threads of its blocks.
+/// Threads of its blocks, and warps.
 pub(super) const THREADS: u32 = 256;
+pub(super) const WARPS: u32 = THREADS / 32;
 /// Numbers of `Control`, 32 bits each; and where some of them are.
 pub(super) const CONTROL: usize = 16;
 pub(super) const WORDS: usize = 6;
@@ -68,11 +67,12 @@ pub(super) struct Pool {
     pub(super) segments: u64,
     pub(super) capacity: u64,
     pub(super) tiles: u64,
+    pub(super) share: u64,
 }
 
 impl Pool {
     /// None: all values are looked at.
-    pub(super) const NONE: Self = Self { words: 0, segments: 0, capacity: 0, tiles: 0 };
+    pub(super) const NONE: Self = Self { words: 0, segments: 0, capacity: 0, tiles: 0, share: 0 };
 }
 
 /// What a search by digits is for.

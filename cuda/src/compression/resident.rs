@@ -3,10 +3,10 @@
 
 use super::guess::{self, Guess};
 use super::kernels::{
-    BATCH, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, GROUP, Goal, Kernels, Permutation, Pool, REFINING, SPLIT, STAGE,
-    Search, THREADS, TILE, Thresholds, Values, WORDS, format,
+    BATCH, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, Goal, Kernels, Permutation, Pool, REFINING, SPLIT, STAGE,
+    Search, THREADS, TILE, Thresholds, Values, WARPS, WORDS, format,
 };
-use crate::{Buffer, Config, CudaError, Device, Kernel};
+use crate::{Buffer, Config, CudaError, Device};
 use std::ops::Range;
 use tilewright_compression::hash::StepSeeds;
 use tilewright_compression::key::magnitude;
@@ -250,7 +250,9 @@ impl ResidentCompressor {
             room.table = Buffer::zeros(device, "hash table", slots as usize)?;
         }
         let slots = spec.slots()?.unwrap_or(0) as usize;
-        grow(&mut room.states, device, "tile states", 2 + 2 * spec.len.max(slots).div_ceil(TILE))?;
+        let tiles = |n: usize| states(n.div_ceil(TILE) as u64);
+        // There are no more groups than tiles.
+        grow(&mut room.states, device, "tile states", (2 * tiles(spec.len)).max(tiles(slots)))?;
         if let Selector::RandomK(_) = spec.selector {
             grow(&mut room.bitmap, device, "bitmap", spec.len.div_ceil(32))?;
             return Ok(());
@@ -367,8 +369,10 @@ impl ResidentCompressor {
     fn pool(&self, job: &Job<'_>) -> Pool {
         let kind = Entering::new(job.spec.feedback, job.scale).kind;
         let tiles = job.spec.len.div_ceil(STAGE[kind as usize]) as u64;
+        // Enough blocks to keep the device busy, not so many that they look back far.
+        let share = tiles.div_ceil(u64::from(self.device.multiprocessors() * 4 * WARPS)).min(32);
         let Room { pool, segments, .. } = &self.room;
-        Pool { words: pool.address(), segments: segments.address(), capacity: pool.len() as u64, tiles }
+        Pool { words: pool.address(), segments: segments.address(), capacity: pool.len() as u64, tiles, share }
     }
 
     /// The gradient enters the memory; what is at or above the floor is staged.
@@ -492,34 +496,31 @@ impl ResidentCompressor {
             pad: 0,
         };
         let pool = self.pool(job);
+        let blocks = |tiles: u64, most: u32| tiles.min(u64::from(most)) as u32;
+        let (groups, tiles) = (pool.tiles.div_ceil(u64::from(WARPS) * pool.share), spec.len.div_ceil(TILE) as u64);
+        // What groups publish comes before what tiles publish.
+        let first = states(if marked { 0 } else { groups });
+        self.room.states.clear_first(first + states(tiles))?;
         if !marked {
-            let groups = pool.tiles.div_ceil(GROUP) as u32;
-            self.compact(job, |kernels| &kernels.order, emit, Some(pool), [groups, groups])?;
+            let grid = Config::new(blocks(groups, u32::MAX), THREADS);
+            let launch = self.kernels.order.launch(grid).value(emit).value(pool).write(&mut job.message.control);
+            // SAFETY: the addresses are those of buffers that the job and this compressor hold, with the lengths that were
+            // checked and reserved; a message is not written beyond its capacity.
+            unsafe { launch.write(&mut self.room.states).run() }?;
         }
-        let (tiles, most) = (spec.len.div_ceil(TILE) as u32, self.device.multiprocessors() * 8);
-        self.compact(job, |kernels| &kernels.emit, emit, Some(pool), [tiles, tiles.min(most)])?;
+        let grid = Config::new(blocks(tiles, self.device.multiprocessors() * 8), THREADS);
+        let launch = self.kernels.emit.launch(grid).value(emit).value(pool).write(&mut job.message.control);
+        // SAFETY: as above.
+        unsafe { launch.write_at(&mut self.room.states, first).run() }?;
         if slots == 0 {
             return Ok(());
         }
-        let tiles = slots.div_ceil(TILE as u32);
-        self.compact(job, |kernels| &kernels.slots, emit, None, [tiles, tiles])
-    }
-
-    /// One compaction of so many tiles, by so many blocks.
-    fn compact(
-        &mut self,
-        job: &mut Job<'_>,
-        kernel: fn(&Kernels) -> &Kernel,
-        emit: Emit,
-        pool: Option<Pool>,
-        [tiles, blocks]: [u32; 2],
-    ) -> Result<(), CudaError> {
-        self.room.states.clear_first(2 + 2 * tiles as usize)?;
-        let launch = kernel(&self.kernels).launch(Config::new(blocks, THREADS)).value(emit);
-        let launch = if let Some(pool) = pool { launch.value(pool) } else { launch };
-        // SAFETY: the addresses are those of buffers that the job and this compressor hold, with the lengths that were
-        // checked and reserved; a message is not written beyond its capacity.
-        unsafe { launch.write(&mut job.message.control).write(&mut self.room.states).run() }
+        let tiles = u64::from(slots).div_ceil(TILE as u64);
+        self.room.states.clear_first(states(tiles))?;
+        let grid = Config::new(blocks(tiles, u32::MAX), THREADS);
+        let launch = self.kernels.slots.launch(grid).value(emit).write(&mut job.message.control);
+        // SAFETY: as above.
+        unsafe { launch.write(&mut self.room.states).run() }
     }
 
     /// Overwrites `out` with the sum, or the mean, of messages that are on the device, in their order. Nothing waits. In
@@ -589,6 +590,11 @@ impl ResidentCompressor {
         unsafe { launch.value(gradient.len() as u64).write(&mut self.room.squares).run() }?;
         Ok(self.room.squares.first(blocks)?.iter().fold(0.0, |sum, block| sum + block))
     }
+}
+
+/// Words of a compaction's last argument: a counter of tiles, and two for each of them.
+fn states(tiles: u64) -> usize {
+    2 + 2 * tiles as usize
 }
 
 /// Room for at least `len`; what was there is gone if there was less.
