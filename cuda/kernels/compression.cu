@@ -600,6 +600,7 @@ KERNEL compression_emit(const Emit e, const Pool pool, Control* control, u64* ro
   if (!whole(control, pool)) return;
   const u32 cut = control->cut, most = control->ties;
   for (;;) {
+    // Between two writes of anything shared there are barriers here and in `before_warp`.
     const u32 tile = next_tile((u32*)room, &shared_tile);
     if ((u64)tile * TILE >= e.n) return;
     const u64 base = (u64)tile * TILE + warp() * (32u * ROWS) + lane();
@@ -624,8 +625,6 @@ KERNEL compression_emit(const Emit e, const Pool pool, Control* control, u64* ro
     // The last warp of the last tile knows everything.
     if (!e.table && (u64)(tile + 1) * TILE >= e.n && warp() == WARPS - 1 && lane() == 0)
       control->words = before.over + min_u64(before.ties, most);
-    // Nobody fetches the next tile before all have read what this one has in shared memory.
-    __syncthreads();
   }
 }
 
