@@ -113,13 +113,13 @@ DEVICE float update(const Feedback& f, const float* gradient, float* momentum, f
 // Values to choose from: the updated velocity, or the gradient times its scale.
 struct Values {
   const float* at;
-  u64 start, stride, count;
+  u64 count;
   float scale;
   u32 pad;
 };
 
 DEVICE float value_at(const Values& values, u64 j) {
-  return __fmul_rn(values.scale, values.at[values.start + j * values.stride]);
+  return __fmul_rn(values.scale, values.at[j]);
 }
 
 // What was staged: words of all values at or above the floor, tile by tile, each tile's in order of index and next to one
@@ -236,20 +236,8 @@ KERNEL compression_count(const Search s, const Values values, const Pool pool, C
   if (digit_counted(s, counts, histogram, control, prefix) && few && threadIdx.x == 0) control->whole = 1;
 }
 
-// The magnitudes of a strided sample, as numbers, and a count of their first digit.
-KERNEL compression_gather(const Search s, const Values values, float* sample, Control* control, u32* histogram) {
-  __shared__ u32 counts[DIGITS];
-  clear_counts(counts);
-  for (u64 j = FIRST; j < values.count; j += STRIDE) {
-    const u32 m = magnitude(value_at(values, j));
-    sample[j] = __uint_as_float(m);
-    if (m >= LEAST) atomicAdd(counts + (m >> s.shift), 1u);
-  }
-  digit_counted(s, counts, histogram, control, 0);
-}
-
-// The same with values that the gradient has not entered yet, for a guess at the floor. One place in each `stride`, at
-// random.
+// Magnitudes, as numbers, of values that the gradient has not entered yet, for a guess at the floor, and a count of their
+// first digit. One place in each `stride`, at random.
 KERNEL compression_guess(const Search s, const Feedback f, const float* gradient, const float* momentum,
                          const float* velocity, u64 stride, u64 count, float* sample, Control* control, u32* histogram) {
   __shared__ u32 counts[DIGITS];
@@ -410,11 +398,17 @@ DEVICE void offer(const Emit& e, u32 index, float x) {
   }
 }
 
-// The gradient enters the memory, and what is at or above the floor is staged. A tile's words go to the next free places,
+// A strided sample of values after the gradient came in: their magnitudes, as numbers. `count` may be 0.
+struct Sample {
+  float* at;
+  u32 start, stride, count, pad;
+};
+
+// The gradient enters the memory, and what is at or above the floor is staged; so is the sample. A tile's words go to the next free places,
 // whatever the order of tiles, so that no tile waits for another. A thread has VECTORS times four numbers of a tile.
 template <u32 KIND, u32 VECTORS>
-DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* velocity, u64 n, const Pool& pool,
-                  Control* control) {
+DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* velocity, u64 n, const Sample& sample,
+                  const Pool& pool, Control* control) {
   // What the threads have, each its own; and how many words each warp has before each of its rows.
   __shared__ float4 numbers[VECTORS][THREADS];
   __shared__ u32 before_row[WARPS][VECTORS], sums[WARPS], start;
@@ -493,6 +487,16 @@ DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* vel
     start = total ? atomicAdd(&control->staged, total) : 0;
     pool.segments[blockIdx.x] = (u64)start << 32 | total;
   }
+  if (sample.count) {
+    // The warp's own numbers are at these places, and up to the next warp's.
+    const u32 from = (u32)(first - 4u * lane()), before = from > sample.start ? from - sample.start : 0;
+    for (u64 j = before / sample.stride + (before % sample.stride != 0) + lane(); j < sample.count; j += 32) {
+      const u64 within = sample.start + j * sample.stride - from;
+      if (within >= 128u * VECTORS) break;
+      const float* row = (const float*)&numbers[within / 128u][threadIdx.x - lane()];
+      sample.at[j] = __uint_as_float(magnitude(row[within % 128u]));
+    }
+  }
   __syncthreads();
   const u32 at = start + sums[warp()];
   for (u32 rest = mask; rest; rest &= rest - 1u) {
@@ -506,8 +510,8 @@ DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* vel
 
 #define STAGE(kind, vectors)                                                                                            \
   KERNEL __launch_bounds__(256, 4) compression_stage_##kind(const Feedback f, const float* gradient, float* momentum, float* velocity, u64 n,     \
-                                  const Pool pool, Control* control) {                                                  \
-    stage<kind, vectors>(f, gradient, momentum, velocity, n, pool, control);                                            \
+                                  const Sample sample, const Pool pool, Control* control) {                             \
+    stage<kind, vectors>(f, gradient, momentum, velocity, n, sample, pool, control);                                    \
   }
 STAGE(0, 8)
 STAGE(1, 4)

@@ -52,10 +52,19 @@ impl Entering {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Values {
     pub(super) at: u64,
-    pub(super) start: u64,
-    pub(super) stride: u64,
     pub(super) count: u64,
     pub(super) scale: f32,
+    pub(super) pad: u32,
+}
+
+/// A strided sample that is staged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Strided {
+    pub(super) at: u64,
+    pub(super) start: u32,
+    pub(super) stride: u32,
+    pub(super) count: u32,
     pub(super) pad: u32,
 }
 
@@ -173,6 +182,8 @@ unsafe impl Value for Entering {}
 // SAFETY: as above.
 unsafe impl Value for Values {}
 // SAFETY: as above.
+unsafe impl Value for Strided {}
+// SAFETY: as above.
 unsafe impl Value for Pool {}
 // SAFETY: as above.
 unsafe impl Value for Search {}
@@ -187,7 +198,6 @@ unsafe impl Value for Emit {}
 pub(super) struct Kernels {
     pub(super) update: Kernel,
     pub(super) first_bad: Kernel,
-    pub(super) gather: Kernel,
     pub(super) guess: Kernel,
     pub(super) count: Kernel,
     pub(super) cut: Kernel,
@@ -209,7 +219,6 @@ impl Kernels {
         Ok(Self {
             update: get("update")?,
             first_bad: get("first_bad")?,
-            gather: get("gather")?,
             guess: get("guess")?,
             count: get("count")?,
             cut: get("cut")?,

@@ -4,7 +4,7 @@
 use super::guess::{self, Guess};
 use super::kernels::{
     BATCH, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, Goal, Kernels, Permutation, Pool, REFINING, SPLIT, STAGE,
-    Search, THREADS, TILE, Thresholds, Values, WARPS, WORDS, format,
+    Search, Strided, THREADS, TILE, Thresholds, Values, WARPS, WORDS, format,
 };
 use crate::{Buffer, Config, CudaError, Device};
 use std::ops::Range;
@@ -151,7 +151,7 @@ impl Job<'_> {
         } else {
             (self.memory.velocity.address(), 1.0)
         };
-        Values { at, start: 0, stride: 1, count: self.spec.len as u64, scale, pad: 0 }
+        Values { at, count: self.spec.len as u64, scale, pad: 0 }
     }
 }
 
@@ -305,17 +305,16 @@ impl ResidentCompressor {
         match spec.selector {
             Selector::FixedThreshold(threshold) => {
                 self.cut(job, magnitude(threshold).max(LEAST), false)?;
-                self.stage(job)?;
+                self.stage(job, None)?;
             }
             Selector::ExactTopK(_) => {
                 self.guess(job, k)?;
-                self.stage(job)?;
+                self.stage(job, None)?;
                 let (values, pool) = (job.values(), self.pool(job));
                 self.count(job, values, pool, Some((k as usize, Goal::Cut)), 0..SPLIT.len())?;
             }
             Selector::SampledThreshold(_, sampling) => {
                 self.guess(job, k)?;
-                self.stage(job)?;
                 self.sampled(job, k, sampling)?;
             }
             Selector::RandomK(_) => {
@@ -363,7 +362,7 @@ impl ResidentCompressor {
 
     /// What a sample has.
     fn gathered(&self, count: u64) -> Values {
-        Values { at: self.room.sample.address(), start: 0, stride: 1, count, scale: 1.0, pad: 0 }
+        Values { at: self.room.sample.address(), count, scale: 1.0, pad: 0 }
     }
 
     fn pool(&self, job: &Job<'_>) -> Pool {
@@ -375,15 +374,23 @@ impl ResidentCompressor {
         Pool { words: pool.address(), segments: segments.address(), capacity: pool.len() as u64, tiles, share }
     }
 
-    /// The gradient enters the memory; what is at or above the floor is staged.
-    fn stage(&mut self, job: &mut Job<'_>) -> Result<(), CudaError> {
+    /// The gradient enters the memory; what is at or above the floor is staged, and a sample if there is one.
+    fn stage(&mut self, job: &mut Job<'_>, sample: Option<Sample>) -> Result<(), CudaError> {
+        let at = self.room.sample.address();
+        let strided = sample.map_or(Strided::default(), |Sample { start, stride, count }| Strided {
+            at,
+            start: start as u32,
+            stride: stride as u32,
+            count: count as u32,
+            pad: 0,
+        });
         let (pool, entering) = (self.pool(job), Entering::new(job.spec.feedback, job.scale));
         let ResidentMemory { velocity, momentum } = &mut *job.memory;
         let kernel = &self.kernels.stage[entering.kind as usize];
         let launch = kernel.launch(Config::new(pool.tiles as u32, THREADS)).value(entering).read(job.gradient);
-        let launch = launch.write(momentum).write(velocity).value(job.spec.len as u64).value(pool);
-        // SAFETY: the arrays have the lengths that were checked; there is a segment for each tile, and the pool is not
-        // written beyond its capacity.
+        let launch = launch.write(momentum).write(velocity).value(job.spec.len as u64).value(strided).value(pool);
+        // SAFETY: the arrays have the lengths that were checked; there is a segment for each tile, and room for the sample;
+        // the pool is not written beyond its capacity.
         unsafe { launch.write(&mut job.message.control).run() }
     }
 
@@ -411,16 +418,10 @@ impl ResidentCompressor {
     /// DGC's hierarchical selection.
     fn sampled(&mut self, job: &mut Job<'_>, k: u64, sampling: Sampling) -> Result<(), CudaError> {
         let sample = Sample::new(job.spec.len, k as usize, sampling.ratio, job.seeds.sample);
-        let (start, stride, count) = (sample.start as u64, sample.stride as u64, sample.count as u64);
-        let strided = Values { start, stride, count, ..job.values() };
+        self.stage(job, Some(sample))?;
         let begin = Some((sample.rank(k as usize, job.spec.len), Goal::Threshold));
-        let search = Search::digit(begin, 0, SPLIT.len());
-        let launch = self.kernels.gather.launch(self.many(count)).value(search).value(strided);
-        let launch = launch.write(&mut self.room.sample).write(&mut job.message.control);
-        // SAFETY: a sample's places lie in the bucket, and there is room for all of them.
-        unsafe { launch.write(&mut self.room.histogram).run() }?;
-        let gathered = self.gathered(count);
-        self.count(job, gathered, Pool::NONE, None, 1..SPLIT.len())?;
+        let values = self.gathered(sample.count as u64);
+        self.count(job, values, Pool::NONE, begin, 0..SPLIT.len())?;
         let Some(refine) = sampling.refine else { return Ok(()) };
         self.refine(job, k, refine)?;
         // Too many: the exact top k.
