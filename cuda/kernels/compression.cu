@@ -584,12 +584,17 @@ KERNEL compression_order(const Emit e, const Pool pool, Control* control, u64* r
     const u64 one = __shfl_sync(ALL, segment, s);
     const u64* words = pool.words + (one >> 32);
     for (u32 j = 0; j < (u32)one; j += 128u) {
+      // All on their way before any is looked at.
+      u64 word[4];
 #pragma unroll
-      for (u32 q = 0; q < 128u; q += 32u) {
-        const u32 at = j + q + lane();
-        const u64 word = at < (u32)one ? words[at] : 0;
-        emit_row(e, (u32)(word >> 32), __uint_as_float((u32)word), cut, most, before);
+      for (u32 q = 0; q < 4; q++) {
+        const u32 at = j + 32u * q + lane();
+        word[q] = at < (u32)one ? words[at] : 0;
       }
+#pragma unroll
+      for (u32 q = 0; q < 4; q++)
+        if (j + 32u * q < (u32)one)
+          emit_row(e, (u32)(word[q] >> 32), __uint_as_float((u32)word[q]), cut, most, before);
     }
   }
   // The last warp of the last group knows everything.
@@ -645,7 +650,11 @@ KERNEL compression_slots(const Emit e, Control* control, u64* room) {
   for (u32 r = 0; r < ROWS; r++) {
     const u64 i = base + r * 32u;
     keys[r] = i < e.slots ? e.table[i] : 0;
-    if (keys[r]) e.table[i] = 0;
+  }
+  // All are on their way before any is looked at.
+#pragma unroll
+  for (u32 r = 0; r < ROWS; r++) {
+    if (keys[r]) e.table[base + r * 32u] = 0;
     own.over += __popc(__ballot_sync(ALL, keys[r] != 0));
   }
   Pair before = before_warp(room + 2, tile, own, warps, &block);
