@@ -254,12 +254,11 @@ KERNEL compression_guess(const Search s, const Feedback f, const float* gradient
   digit_counted(s, counts, histogram, control, 0);
 }
 
-// A fixed threshold, or none at all. `all` says that nothing is going to be staged.
-KERNEL compression_cut(Control* control, u32 cut, u32 ties, u32 all) {
+// A fixed threshold, or none at all.
+KERNEL compression_cut(Control* control, u32 cut, u32 ties) {
   control->cut = cut;
   control->ties = ties;
   control->floor = min_u32(cut, INFINITE);
-  control->whole = all;
 }
 
 DEVICE u32 lowered(u32 threshold, float lower) {
@@ -370,15 +369,13 @@ KERNEL compression_permute(const Permutation p, u32 k, u32* bitmap) {
 // The last argument of a compaction is a counter of tiles, and from the third word on what tiles publish; all zero.
 struct Emit {
   Feedback feedback;
-  const float* gradient;  // or the values that have been updated before, times `feedback.scale`
+  const float* values;  // after the gradient came in, times `feedback.scale`
   float* momentum;
   float* velocity;
-  const u32* bitmap;  // if there is one, only what is marked
   u64* words;
   u64* table;  // if there is one, candidates go there
   u64 n, capacity;
-  u32 fused;  // whether the gradient has yet to enter the memory
-  u32 format, slots, seed, racing, pad;
+  u32 format, slots, seed, racing;
 };
 
 // A candidate is sent: it leaves the memory.
@@ -404,11 +401,12 @@ struct Sample {
   u32 start, stride, count, pad;
 };
 
-// The gradient enters the memory, and what is at or above the floor is staged; so is the sample. A tile's words go to the next free places,
+// The gradient enters the memory, and what is at or above the floor is staged, or of that only what is marked if there is
+// a bitmap; so is the sample. A tile's words go to the next free places,
 // whatever the order of tiles, so that no tile waits for another. A thread has VECTORS times four numbers of a tile.
 template <u32 KIND, u32 VECTORS>
-DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* velocity, u64 n, const Sample& sample,
-                  const Pool& pool, Control* control) {
+DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* velocity, u64 n, const u32* bitmap,
+                  const Sample& sample, const Pool& pool, Control* control) {
   // What the threads have, each its own; and how many words each warp has before each of its rows.
   __shared__ float4 numbers[VECTORS][THREADS];
   __shared__ u32 before_row[WARPS][VECTORS], sums[WARPS], start;
@@ -461,6 +459,14 @@ DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* vel
     mask |= fabsf(x[r].z) < floor ? 0 : 4u << 4 * r;
     mask |= fabsf(x[r].w) < floor ? 0 : 8u << 4 * r;
   }
+  if (bitmap) {
+#pragma unroll
+    for (u32 r = 0; r < VECTORS; r++) {
+      const u64 i = first + 128u * r;
+      const u32 marked = i < n ? bitmap[i >> 5] >> (i & 31u) & 15u : 0;
+      mask &= ~(15u << 4 * r) | marked << 4 * r;
+    }
+  }
   // Counts of four rows side by side, those of even number and those of odd, eight bits each: a row has 128 numbers.
   u32 own = mask - (mask >> 1 & 0x55555555u);
   own = (own & 0x33333333u) + (own >> 2 & 0x33333333u);
@@ -509,9 +515,10 @@ DEVICE void stage(Feedback f, const float* gradient, float* momentum, float* vel
 }
 
 #define STAGE(kind, vectors)                                                                                            \
-  KERNEL __launch_bounds__(256, 4) compression_stage_##kind(const Feedback f, const float* gradient, float* momentum, float* velocity, u64 n,     \
-                                  const Sample sample, const Pool pool, Control* control) {                             \
-    stage<kind, vectors>(f, gradient, momentum, velocity, n, sample, pool, control);                                    \
+  KERNEL __launch_bounds__(256, 4) compression_stage_##kind(const Feedback f, const float* gradient, float* momentum,   \
+                                                            float* velocity, u64 n, const u32* bitmap,                  \
+                                                            const Sample sample, const Pool pool, Control* control) {   \
+    stage<kind, vectors>(f, gradient, momentum, velocity, n, bitmap, sample, pool, control);                            \
   }
 STAGE(0, 8)
 STAGE(1, 4)
@@ -602,7 +609,7 @@ KERNEL compression_order(const Emit e, const Pool pool, Control* control, u64* r
     control->words = before.over + min_u64(before.ties, most);
 }
 
-// Candidates among all values to words, in order of index, or to the table: if nothing was staged, or it does not do.
+// Candidates among all values to words, in order of index, or to the table: if what was staged does not do.
 KERNEL compression_emit(const Emit e, const Pool pool, Control* control, u64* room) {
   __shared__ u32 shared_tile;
   __shared__ Pair warps[WARPS], block;
@@ -618,12 +625,10 @@ KERNEL compression_emit(const Emit e, const Pool pool, Control* control, u64* ro
 #pragma unroll
     for (u32 r = 0; r < ROWS; r++) {
       const u64 i = base + r * 32u;
-      x[r] = 0.0f;
-      if (i < e.n) {
-        x[r] = e.fused ? update(e.feedback, e.gradient, e.momentum, e.velocity, i)
-                       : __fmul_rn(e.feedback.scale, e.gradient[i]);
-        if (e.bitmap && !(e.bitmap[i >> 5] >> (i & 31u) & 1u)) x[r] = 0.0f;
-      }
+      x[r] = i < e.n ? __fmul_rn(e.feedback.scale, e.values[i]) : 0.0f;
+    }
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++) {
       const Votes votes = vote(magnitude(x[r]), cut);
       own.over += __popc(votes.over);
       own.ties += __popc(votes.ties);

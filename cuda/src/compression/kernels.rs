@@ -152,20 +152,17 @@ impl Permutation {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Emit {
     pub(super) entering: Entering,
-    pub(super) gradient: u64,
+    pub(super) values: u64,
     pub(super) momentum: u64,
     pub(super) velocity: u64,
-    pub(super) bitmap: u64,
     pub(super) words: u64,
     pub(super) table: u64,
     pub(super) n: u64,
     pub(super) capacity: u64,
-    pub(super) fused: u32,
     pub(super) format: u32,
     pub(super) slots: u32,
     pub(super) seed: u32,
     pub(super) racing: u32,
-    pub(super) pad: u32,
 }
 
 /// The number that kernels know a format by.

@@ -255,7 +255,6 @@ impl ResidentCompressor {
         grow(&mut room.states, device, "tile states", (2 * tiles(spec.len)).max(tiles(slots)))?;
         if let Selector::RandomK(_) = spec.selector {
             grow(&mut room.bitmap, device, "bitmap", spec.len.div_ceil(32))?;
-            return Ok(());
         }
         grow(&mut room.pool, device, "pool", guess::room(spec))?;
         grow(&mut room.segments, device, "segments", spec.len.div_ceil(TILE))?;
@@ -304,12 +303,12 @@ impl ResidentCompressor {
         let k = aim.unwrap_or(0) as u64;
         match spec.selector {
             Selector::FixedThreshold(threshold) => {
-                self.cut(job, magnitude(threshold).max(LEAST), false)?;
-                self.stage(job, None)?;
+                self.cut(job, magnitude(threshold).max(LEAST))?;
+                self.stage(job, None, false)?;
             }
             Selector::ExactTopK(_) => {
                 self.guess(job, k)?;
-                self.stage(job, None)?;
+                self.stage(job, None, false)?;
                 let (values, pool) = (job.values(), self.pool(job));
                 self.count(job, values, pool, Some((k as usize, Goal::Cut)), 0..SPLIT.len())?;
             }
@@ -318,12 +317,12 @@ impl ResidentCompressor {
                 self.sampled(job, k, sampling)?;
             }
             Selector::RandomK(_) => {
-                self.cut(job, LEAST, true)?;
+                self.cut(job, LEAST)?;
                 self.permute(job, k as u32)?;
-                return self.emit(job, true);
+                self.stage(job, None, true)?;
             }
         }
-        self.emit(job, false)
+        self.emit(job)
     }
 
     /// The gradient enters the memory.
@@ -336,16 +335,16 @@ impl ResidentCompressor {
         unsafe { launch.run() }
     }
 
-    fn cut(&self, job: &mut Job<'_>, cut: u32, whole: bool) -> Result<(), CudaError> {
+    fn cut(&self, job: &mut Job<'_>, cut: u32) -> Result<(), CudaError> {
         let launch = self.kernels.cut.launch(Config::new(1, 1)).write(&mut job.message.control);
         // SAFETY: it writes the control block.
-        unsafe { launch.value(cut).value(u32::MAX).value(u32::from(whole)).run() }
+        unsafe { launch.value(cut).value(u32::MAX).run() }
     }
 
     /// A floor that is likely to have the `k` greatest above it, and not many more.
     fn guess(&mut self, job: &mut Job<'_>, k: u64) -> Result<(), CudaError> {
         let Some(Guess { count, stride, rank }) = Guess::new(job.spec.len, k as usize) else {
-            return self.cut(job, LEAST, false);
+            return self.cut(job, LEAST);
         };
         let count = count as u64;
         let ResidentMemory { velocity, momentum } = &*job.memory;
@@ -374,8 +373,9 @@ impl ResidentCompressor {
         Pool { words: pool.address(), segments: segments.address(), capacity: pool.len() as u64, tiles, share }
     }
 
-    /// The gradient enters the memory; what is at or above the floor is staged, and a sample if there is one.
-    fn stage(&mut self, job: &mut Job<'_>, sample: Option<Sample>) -> Result<(), CudaError> {
+    /// The gradient enters the memory; what is at or above the floor is staged, or of that what is `marked`; and a sample if there
+    /// is one.
+    fn stage(&mut self, job: &mut Job<'_>, sample: Option<Sample>, marked: bool) -> Result<(), CudaError> {
         let at = self.room.sample.address();
         let strided = sample.map_or(Strided::default(), |Sample { start, stride, count }| Strided {
             at,
@@ -388,7 +388,8 @@ impl ResidentCompressor {
         let ResidentMemory { velocity, momentum } = &mut *job.memory;
         let kernel = &self.kernels.stage[entering.kind as usize];
         let launch = kernel.launch(Config::new(pool.tiles as u32, THREADS)).value(entering).read(job.gradient);
-        let launch = launch.write(momentum).write(velocity).value(job.spec.len as u64).value(strided).value(pool);
+        let launch = launch.write(momentum).write(velocity).value(job.spec.len as u64);
+        let launch = launch.read_if(marked.then_some(&self.room.bitmap)).value(strided).value(pool);
         // SAFETY: the arrays have the lengths that were checked; there is a segment for each tile, and room for the sample;
         // the pool is not written beyond its capacity.
         unsafe { launch.write(&mut job.message.control).run() }
@@ -418,7 +419,7 @@ impl ResidentCompressor {
     /// DGC's hierarchical selection.
     fn sampled(&mut self, job: &mut Job<'_>, k: u64, sampling: Sampling) -> Result<(), CudaError> {
         let sample = Sample::new(job.spec.len, k as usize, sampling.ratio, job.seeds.sample);
-        self.stage(job, Some(sample))?;
+        self.stage(job, Some(sample), false)?;
         let begin = Some((sample.rank(k as usize, job.spec.len), Goal::Threshold));
         let values = self.gathered(sample.count as u64);
         self.count(job, values, Pool::NONE, begin, 0..SPLIT.len())?;
@@ -469,46 +470,39 @@ impl ResidentCompressor {
         unsafe { launch.write(&mut self.room.bitmap).run() }
     }
 
-    /// Candidates to the message, by way of the table if there is one. What is `marked` has not been staged, and its gradient
-    /// has yet to enter the memory.
-    fn emit(&mut self, job: &mut Job<'_>, marked: bool) -> Result<(), CudaError> {
+    /// Candidates to the message, by way of the table if there is one.
+    fn emit(&mut self, job: &mut Job<'_>) -> Result<(), CudaError> {
         let spec = job.spec;
         let (racing, slots) = match (spec.placement, spec.slots()) {
             (Placement::HashTable { policy, .. }, Ok(Some(slots))) => (policy == Policy::Any, slots),
             _ => (false, 0),
         };
         let values = job.values();
-        let (gradient, scale) = if marked { (job.gradient.address(), job.scale) } else { (values.at, values.scale) };
         let emit = Emit {
-            entering: Entering::new(spec.feedback, scale),
-            gradient,
+            entering: Entering::new(spec.feedback, values.scale),
+            values: values.at,
             momentum: job.memory.momentum.address(),
             velocity: job.memory.velocity.address(),
-            bitmap: if marked { self.room.bitmap.address() } else { 0 },
             words: job.message.words.address(),
             table: if slots > 0 { self.room.table.address() } else { 0 },
             n: spec.len as u64,
             capacity: job.message.words.len() as u64,
-            fused: u32::from(marked),
             format: format(spec.wire.value),
             slots,
             seed: job.seeds.hash,
             racing: u32::from(racing),
-            pad: 0,
         };
         let pool = self.pool(job);
         let blocks = |tiles: u64, most: u32| tiles.min(u64::from(most)) as u32;
         let (groups, tiles) = (pool.tiles.div_ceil(u64::from(WARPS) * pool.share), spec.len.div_ceil(TILE) as u64);
         // What groups publish comes before what tiles publish.
-        let first = states(if marked { 0 } else { groups });
+        let first = states(groups);
         self.room.states.clear_first(first + states(tiles))?;
-        if !marked {
-            let grid = Config::new(blocks(groups, u32::MAX), THREADS);
-            let launch = self.kernels.order.launch(grid).value(emit).value(pool).write(&mut job.message.control);
-            // SAFETY: the addresses are those of buffers that the job and this compressor hold, with the lengths that were
-            // checked and reserved; a message is not written beyond its capacity.
-            unsafe { launch.write(&mut self.room.states).run() }?;
-        }
+        let grid = Config::new(blocks(groups, u32::MAX), THREADS);
+        let launch = self.kernels.order.launch(grid).value(emit).value(pool).write(&mut job.message.control);
+        // SAFETY: the addresses are those of buffers that the job and this compressor hold, with the lengths that were
+        // checked and reserved; a message is not written beyond its capacity.
+        unsafe { launch.write(&mut self.room.states).run() }?;
         let grid = Config::new(blocks(tiles, self.device.multiprocessors() * 8), THREADS);
         let launch = self.kernels.emit.launch(grid).value(emit).value(pool).write(&mut job.message.control);
         // SAFETY: as above.
