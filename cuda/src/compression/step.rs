@@ -97,7 +97,9 @@ impl ResidentCompressor {
         let ResidentMemory { velocity, momentum } = &*job.memory;
         // Two digits are near enough.
         let search = Search::digit(Some((rank, Goal::Floor)), 0, 2);
-        let launch = self.kernels.guess.launch(self.many(count)).value(search);
+        // A place for each thread: they are far from one another, and none should wait for another.
+        let grid = Config::new(count.div_ceil(u64::from(THREADS)) as u32, THREADS);
+        let launch = self.kernels.guess.launch(grid).value(search);
         let launch = launch.value(Entering::new(job.spec.feedback, job.scale)).read(job.gradient).read(momentum);
         let launch = launch.read(velocity).value(stride as u64).value(count).write(&mut self.room.sample);
         // SAFETY: a guess's places lie in the bucket, and there is room for all of them.
