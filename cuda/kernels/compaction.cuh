@@ -28,16 +28,22 @@ struct Digit {
   u64 left;  // the rank among those that have this digit, too
 };
 
-// A block of 1024 threads. Finds the digit of the `left`-th greatest, and empties the histogram.
+// A block of 2048 / PER threads. Finds the digit of the `left`-th greatest, and empties the histogram.
+template <u32 PER>
 DEVICE Digit pick_digit(u32* histogram, u64 left) {
   __shared__ u64 sums[32];
   __shared__ u64 total;
-  // Thread t has the digits 2047 - 2t and 2046 - 2t: greatest first.
-  const u32 high = DIGITS - 1u - 2u * threadIdx.x, low = high - 1u;
-  const u64 a = histogram[high], b = histogram[low];
-  histogram[high] = 0;
-  histogram[low] = 0;
-  u64 sum = a + b;
+  // Thread t has PER digits from this one down: greatest first.
+  const u32 high = DIGITS - 1u - PER * threadIdx.x;
+  u32 counts[PER];
+  u64 own = 0;
+#pragma unroll
+  for (u32 d = 0; d < PER; d++) {
+    counts[d] = histogram[high - d];
+    histogram[high - d] = 0;
+    own += counts[d];
+  }
+  u64 sum = own;
 #pragma unroll
   for (u32 d = 1; d < 32; d <<= 1) {
     const u64 other = __shfl_up_sync(ALL, sum, d);
@@ -47,7 +53,7 @@ DEVICE Digit pick_digit(u32* histogram, u64 left) {
   __syncthreads();
   if (threadIdx.x == 0) {
     u64 before = 0;
-    for (u32 w = 0; w < 32; w++) {
+    for (u32 w = 0; w < DIGITS / PER / 32; w++) {
       const u64 here = sums[w];
       sums[w] = before;
       before += here;
@@ -55,9 +61,32 @@ DEVICE Digit pick_digit(u32* histogram, u64 left) {
     total = before;
   }
   __syncthreads();
-  const u64 through = sums[warp()] + sum, before = through - a - b;
-  const bool upper = left <= before + a;
-  return {total < left, before < left && left <= through, upper ? high : low, left - (upper ? before : before + a)};
+  const u64 through = sums[warp()] + sum, before = through - own;
+  u64 rest = left - before;
+  u32 place = 0;
+#pragma unroll
+  for (u32 d = 0; d + 1 < PER; d++) {
+    if (place == d && rest > counts[d]) {
+      rest -= counts[d];
+      place++;
+    }
+  }
+  return {total < left, before < left && left <= through, high - place, rest};
+}
+
+// Whether this block is the last of the grid to come here. Then it sees what the others did before, and the counter of
+// those that have come is 0 again.
+DEVICE bool last_block(u32* come) {
+  __shared__ bool last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicAdd(come, 1u) + 1u == gridDim.x;
+    __threadfence();
+    if (last) *come = 0;
+  }
+  __syncthreads();
+  return last;
 }
 
 // ---- Compaction in one pass.

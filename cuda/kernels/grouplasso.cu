@@ -150,7 +150,7 @@ KERNEL grouplasso_digits(const double* scores, u64 n, const Search* search, u32*
 
 KERNEL grouplasso_pick(Search* search, u32* histogram, u32 bits) {
   const u64 prefix = search->prefix;
-  const Digit digit = pick_digit(histogram, search->left);
+  const Digit digit = pick_digit<2>(histogram, search->left);
   if (digit.mine) {
     search->prefix = prefix << bits | digit.value;
     search->left = digit.left;

@@ -12,6 +12,7 @@ use compression_trial::{Rank, try_steps};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::sync::{Mutex, PoisonError};
+use tilewright_compression::hash::mix;
 use tilewright_compression::memory::sum_of_squares;
 use tilewright_compression::message::word;
 use tilewright_compression::reference::Reference;
@@ -113,14 +114,50 @@ fn long_refinements_ask_again() {
     }
 }
 
-/// More tiles than a warp looks back over at once.
+/// More tiles than a warp looks back over at once where everything is a candidate, and several groups of tiles where few
+/// are.
 #[test]
 fn long_buckets_look_back_far() {
     let Some(turn) = device() else { return };
     let mut cuda = CudaCompressor::new(&turn.device).unwrap();
-    let base = CompressionSpec::top_k(160_000, Count::Entries(1));
-    let spec = CompressionSpec { selector: Selector::FixedThreshold(0.45), feedback: Feedback::None, ..base };
-    try_steps(&mut cuda, &spec, &[Shape::Periodic(1025)], 1.0, 11).unwrap();
+    for (feedback, threshold) in [(Feedback::None, 0.0), (Feedback::None, 0.45), (Feedback::Residual, 0.45)] {
+        let base = CompressionSpec::top_k(160_000, Count::Entries(1));
+        let spec = CompressionSpec { selector: Selector::FixedThreshold(threshold), feedback, ..base };
+        try_steps(&mut cuda, &spec, &[Shape::Periodic(1025)], 1.0, 11).unwrap();
+    }
+}
+
+/// What is staged is guessed from one value in each sixteen. Data that are made to mislead that guess: it takes them for much
+/// larger than they are, and too few are staged; or for much smaller, and there is no room.
+#[test]
+fn misleading_samples_cost_time_and_nothing_else() {
+    let Some(turn) = device() else { return };
+    let mut cuda = CudaCompressor::new(&turn.device).unwrap();
+    let (len, stride) = (9000, 16);
+    let seen = |i: usize| {
+        let within = (u64::from(mix((i / stride) as u32, 0)) * stride as u64) >> 32;
+        i % stride == within as usize
+    };
+    let small = gradient(Shape::HeavyTailed, len, 7);
+    for [at_seen, elsewhere] in [[1e6, 1.0], [1e-6, 1.0], [0.0, 1.0], [f32::INFINITY, 1.0]] {
+        let g: Vec<f32> = (0..len).map(|i| small[i] * if seen(i) { at_seen } else { elsewhere }).collect();
+        for selector in [
+            Selector::ExactTopK(Count::Entries(900)),
+            Selector::SampledThreshold(Count::Entries(900), Sampling::DGC),
+            Selector::SampledThreshold(Count::Entries(900), Sampling::DRAGONN),
+        ] {
+            let spec = CompressionSpec { selector, ..CompressionSpec::dgc(len, Count::Entries(900), 0.9) };
+            let (mut ours, mut expected) = (Rank::new(&spec), Rank::new(&spec));
+            for number in 0..2 {
+                let step = Step::new(number);
+                Reference.compress(&spec, step, &g, &mut expected.memory, &mut expected.message).unwrap();
+                cuda.compress(&spec, step, &g, &mut ours.memory, &mut ours.message).unwrap();
+                assert_eq!(ours.message, expected.message, "{selector:?}, {at_seen}, step {number}; {}", fault());
+                assert_eq!(bits(&ours.memory.velocity), bits(&expected.memory.velocity));
+                assert_eq!(bits(&ours.memory.momentum), bits(&expected.memory.momentum));
+            }
+        }
+    }
 }
 
 #[test]

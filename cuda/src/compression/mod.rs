@@ -2,6 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `guess` | how much is staged, and where to look for a floor |
+//! | `step` | the launches of one step, in order |
 //! | `kernels` | the kernels of `compression.cu` and what they are given |
 //! | [`ResidentCompressor`] | steps and decoding for gradients that stay on the device |
 //! | [`CudaCompressor`] | the traits of `tilewright-compression`, for gradients on the host |
@@ -13,8 +15,10 @@
 //!
 //! [`Policy::Any`]: tilewright_compression::Policy::Any
 
+mod guess;
 mod kernels;
 mod resident;
+mod step;
 
 pub use kernels::UNIT;
 pub use resident::{ResidentCompressor, ResidentMemory, ResidentMessage};

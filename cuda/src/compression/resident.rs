@@ -1,17 +1,14 @@
 //! Compression of gradients that are on the device already. Everything is put on the device's stream and nothing waits,
 //! but where the documentation of [`ResidentCompressor::compress`] says so.
 
-use super::kernels::{
-    BATCH, BATCH_NUMBERS, CONTROL, DIGITS, Emit, Entering, FIRST_BAD, Kernels, Permutation, REFINING, SPLIT, THREADS,
-    TILE, Values, WORDS, format,
-};
+use super::guess::{self, Guess};
+use super::kernels::{BATCH, CONTROL, DIGITS, FIRST_BAD, Kernels, THREADS, TILE, WORDS};
+use super::step::Job;
 use crate::{Buffer, Config, CudaError, Device};
 use tilewright_compression::hash::StepSeeds;
-use tilewright_compression::key::magnitude;
-use tilewright_compression::select::{LEAST, Sample};
+use tilewright_compression::select::Sample;
 use tilewright_compression::{
-    CompressionError, CompressionSpec, Feedback, Memory, Message, NonFinite, Placement, Policy, Reduction, Refinement,
-    Sampling, Selector, Step,
+    CompressionError, CompressionSpec, Memory, Message, NonFinite, Reduction, Sampling, Selector, Step,
 };
 
 /// [`Memory`] on a device.
@@ -109,45 +106,26 @@ fn longest(spec: &CompressionSpec) -> Result<usize, CompressionError> {
 /// DGC, DRAGONN and their relatives on a device, for data that stay there. It keeps its working memory; one serves any
 /// number of buckets, one after the other.
 pub struct ResidentCompressor {
-    device: Device,
-    kernels: Kernels,
-    room: Room,
+    pub(super) device: Device,
+    pub(super) kernels: Kernels,
+    pub(super) room: Room,
 }
 
 /// Working memory.
-struct Room {
-    histogram: Buffer<u32>,
-    batch: Buffer<u32>,
-    sample: Buffer<f32>,
+pub(super) struct Room {
+    pub(super) histogram: Buffer<u32>,
+    pub(super) tallies: Buffer<u32>,
+    pub(super) sample: Buffer<f32>,
+    /// What was staged, and where each tile has its own.
+    pub(super) pool: Buffer<u64>,
+    pub(super) segments: Buffer<u64>,
     /// All zero between steps.
-    table: Buffer<u64>,
-    bitmap: Buffer<u32>,
-    states: Buffer<u64>,
-    tiles: Buffer<u32>,
-    squares: Buffer<f64>,
-    beyond: Buffer<u32>,
-}
-
-/// One step: what it works on.
-struct Job<'a> {
-    spec: &'a CompressionSpec,
-    scale: f32,
-    seeds: StepSeeds,
-    gradient: &'a Buffer<f32>,
-    memory: &'a mut ResidentMemory,
-    message: &'a mut ResidentMessage,
-}
-
-impl Job<'_> {
-    /// The values after the gradient came in.
-    fn values(&self) -> Values {
-        let (at, scale) = if self.spec.feedback == Feedback::None {
-            (self.gradient.address(), self.scale)
-        } else {
-            (self.memory.velocity.address(), 1.0)
-        };
-        Values { at, start: 0, stride: 1, count: self.spec.len as u64, scale, pad: 0 }
-    }
+    pub(super) table: Buffer<u64>,
+    pub(super) bitmap: Buffer<u32>,
+    /// A counter of tiles, and what each tile has published.
+    pub(super) states: Buffer<u64>,
+    pub(super) squares: Buffer<f64>,
+    pub(super) beyond: Buffer<u32>,
 }
 
 impl ResidentCompressor {
@@ -158,12 +136,13 @@ impl ResidentCompressor {
     pub fn new(device: &Device) -> Result<Self, CudaError> {
         let room = Room {
             histogram: Buffer::zeros(device, "histogram", DIGITS)?,
-            batch: Buffer::zeros(device, "thresholds", BATCH_NUMBERS)?,
+            tallies: Buffer::zeros(device, "tallies", BATCH as usize)?,
             sample: Buffer::uninit(device, "sample", 0)?,
+            pool: Buffer::uninit(device, "pool", 0)?,
+            segments: Buffer::uninit(device, "segments", 0)?,
             table: Buffer::uninit(device, "hash table", 0)?,
             bitmap: Buffer::uninit(device, "bitmap", 0)?,
             states: Buffer::uninit(device, "tile states", 0)?,
-            tiles: Buffer::zeros(device, "tile counter", 1)?,
             squares: Buffer::uninit(device, "sums of squares", 0)?,
             beyond: Buffer::zeros(device, "flag", 1)?,
         };
@@ -244,20 +223,25 @@ impl ResidentCompressor {
             room.table = Buffer::zeros(device, "hash table", slots as usize)?;
         }
         let slots = spec.slots()?.unwrap_or(0) as usize;
-        grow(&mut room.states, device, "tile states", 2 * spec.len.max(slots).div_ceil(TILE))?;
-        match spec.selector {
-            Selector::SampledThreshold(count, sampling) => {
-                let sample = Sample::new(spec.len, count.of(spec.len), sampling.ratio, 0);
-                grow(&mut room.sample, device, "sample", sample.count)?;
-            }
-            Selector::RandomK(_) => grow(&mut room.bitmap, device, "bitmap", spec.len.div_ceil(32))?,
-            _ => {}
+        let tiles = |n: usize| states(n.div_ceil(TILE) as u64);
+        // There are no more groups than tiles.
+        grow(&mut room.states, device, "tile states", (2 * tiles(spec.len)).max(tiles(slots)))?;
+        if let Selector::RandomK(_) = spec.selector {
+            grow(&mut room.bitmap, device, "bitmap", spec.len.div_ceil(32))?;
+        }
+        grow(&mut room.pool, device, "pool", guess::room(spec))?;
+        grow(&mut room.segments, device, "segments", spec.len.div_ceil(TILE))?;
+        let guess = Guess::new(spec.len, spec.selector.aim(spec.len).unwrap_or(0));
+        grow(&mut room.sample, device, "sample", guess.map_or(0, |guess| guess.count))?;
+        if let Selector::SampledThreshold(count, sampling) = spec.selector {
+            let sample = Sample::new(spec.len, count.of(spec.len), sampling.ratio, 0);
+            grow(&mut room.sample, device, "sample", sample.count)?;
         }
         Ok(())
     }
 
     /// Blocks of 256 threads for a loop over `n`.
-    fn many(&self, n: u64) -> Config {
+    pub(super) fn many(&self, n: u64) -> Config {
         let most = u64::from(self.device.multiprocessors()) * 8;
         Config::new(n.div_ceil(4 * u64::from(THREADS)).clamp(1, most) as u32, THREADS)
     }
@@ -277,186 +261,6 @@ impl ResidentCompressor {
         let mut value = [0.0];
         job.gradient.download_at(index, &mut value)?;
         Err(CompressionError::NonFinite { index, bits: value[0].to_bits() })
-    }
-
-    fn run(&mut self, job: &mut Job<'_>) -> Result<(), CudaError> {
-        job.message.control.clear()?;
-        let (len, spec) = (job.spec.len, job.spec);
-        let aim = spec.selector.aim(len);
-        if len == 0 {
-            return Ok(());
-        }
-        if aim == Some(0) {
-            return self.update(job, false);
-        }
-        let k = aim.unwrap_or(0) as u64;
-        match spec.selector {
-            Selector::FixedThreshold(threshold) => {
-                self.cut(job, magnitude(threshold).max(LEAST))?;
-                self.emit(job, true, false)
-            }
-            Selector::ExactTopK(_) => {
-                self.update(job, true)?;
-                self.search(job, k)?;
-                let values = job.values();
-                self.digits(job, values, true)?;
-                self.emit(job, false, false)
-            }
-            Selector::SampledThreshold(_, sampling) => {
-                self.update(job, false)?;
-                self.sampled(job, k, sampling)?;
-                self.emit(job, false, false)
-            }
-            Selector::RandomK(_) => {
-                self.cut(job, LEAST)?;
-                self.permute(job, k as u32)?;
-                self.emit(job, true, true)
-            }
-        }
-    }
-
-    /// The gradient enters the memory; with `histogram`, first digits are counted.
-    fn update(&mut self, job: &mut Job<'_>, histogram: bool) -> Result<(), CudaError> {
-        let n = job.spec.len as u64;
-        let ResidentMemory { velocity, momentum } = &mut *job.memory;
-        let launch = self.kernels.update.launch(self.many(n)).value(Entering::new(job.spec.feedback, job.scale));
-        let launch = launch.read(job.gradient).write(momentum).write(velocity).value(n);
-        let launch = launch.write_if(histogram.then_some(&mut self.room.histogram));
-        // SAFETY: the arrays have the lengths that were checked.
-        unsafe { launch.run() }
-    }
-
-    fn cut(&self, job: &mut Job<'_>, cut: u32) -> Result<(), CudaError> {
-        let launch = self.kernels.cut.launch(Config::new(1, 1)).write(&mut job.message.control);
-        // SAFETY: it writes the control block.
-        unsafe { launch.value(cut).value(u32::MAX).run() }
-    }
-
-    fn search(&self, job: &mut Job<'_>, rank: u64) -> Result<(), CudaError> {
-        let launch = self.kernels.search.launch(Config::new(1, 1)).write(&mut job.message.control).value(rank);
-        // SAFETY: it writes the control block.
-        unsafe { launch.run() }
-    }
-
-    /// Digit by digit, from the first: the cut that is searched for, if any is. The first digits may be `counted` before.
-    fn digits(&mut self, job: &mut Job<'_>, values: Values, counted: bool) -> Result<(), CudaError> {
-        let grid = self.many(values.count);
-        for (place, (shift, bits)) in SPLIT.into_iter().enumerate() {
-            let (control, histogram) = (&mut job.message.control, &mut self.room.histogram);
-            if place > 0 || !counted {
-                let launch = self.kernels.count.launch(grid).value(values).read(control).write(histogram);
-                // SAFETY: it reads the values and the control block, and writes a histogram of digits.
-                unsafe { launch.value(shift).value(bits).run() }?;
-            }
-            let launch = self.kernels.pick.launch(Config::new(1, DIGITS as u32 / 2)).write(control).write(histogram);
-            let last = u32::from(place + 1 == SPLIT.len());
-            // SAFETY: it reads and writes a histogram of digits and the control block.
-            unsafe { launch.value(bits).value(last).run() }?;
-        }
-        Ok(())
-    }
-
-    /// DGC's hierarchical selection.
-    fn sampled(&mut self, job: &mut Job<'_>, k: u64, sampling: Sampling) -> Result<(), CudaError> {
-        let sample = Sample::new(job.spec.len, k as usize, sampling.ratio, job.seeds.sample);
-        let (start, stride, count) = (sample.start as u64, sample.stride as u64, sample.count as u64);
-        let strided = Values { start, stride, count, ..job.values() };
-        let launch = self.kernels.gather.launch(self.many(count)).value(strided).write(&mut self.room.sample);
-        // SAFETY: a sample's places lie in the bucket, and there is room for all of them.
-        unsafe { launch.run() }?;
-        self.search(job, sample.rank(k as usize, job.spec.len) as u64)?;
-        let gathered = Values { at: self.room.sample.address(), start: 0, stride: 1, count, scale: 1.0, pad: 0 };
-        self.digits(job, gathered, false)?;
-        let launch = self.kernels.all_ties.launch(Config::new(1, 1)).write(&mut job.message.control);
-        // SAFETY: it writes the control block.
-        unsafe { launch.run() }?;
-        let Some(refine) = sampling.refine else { return Ok(()) };
-        self.refine(job, k, refine)?;
-        // Too many: the exact top k.
-        let values = job.values();
-        self.digits(job, values, false)
-    }
-
-    /// Batch after batch of thresholds; most refinements end in the first.
-    fn refine(&mut self, job: &mut Job<'_>, k: u64, refine: Refinement) -> Result<(), CudaError> {
-        let (values, Refinement { lower, upper, .. }) = (job.values(), refine);
-        let grid = self.many(values.count);
-        let mut steps = refine.iterations;
-        loop {
-            let more = steps.min(BATCH - 1);
-            steps -= more;
-            let (control, batch) = (&mut job.message.control, &mut self.room.batch);
-            let one = Config::new(1, 1);
-            let launch = self.kernels.thresholds.launch(one).write(control).write(batch).value(lower).value(more + 1);
-            // SAFETY: it writes at most a batch.
-            unsafe { launch.run() }?;
-            let launch = self.kernels.tally.launch(grid).value(values).read(control).write(batch);
-            // SAFETY: it reads the values, and writes a batch's tallies.
-            unsafe { launch.run() }?;
-            let launch = self.kernels.decide.launch(one).write(control).read(batch).value(lower).value(upper);
-            // SAFETY: it writes the control block.
-            unsafe { launch.value(k).value(u32::from(steps == 0)).run() }?;
-            if steps == 0 {
-                return Ok(());
-            }
-            let mut refining = [0];
-            job.message.control.download_at(REFINING, &mut refining)?;
-            if refining == [0] {
-                return Ok(());
-            }
-        }
-    }
-
-    fn permute(&mut self, job: &Job<'_>, k: u32) -> Result<(), CudaError> {
-        let len = job.spec.len;
-        self.room.bitmap.clear_first(len.div_ceil(32))?;
-        let permutation = Permutation::new(len as u32, job.seeds.permutation);
-        let launch = self.kernels.permute.launch(self.many(u64::from(k))).value(permutation).value(k);
-        // SAFETY: the permutation's values are less than `len`, and the bitmap has as many bits.
-        unsafe { launch.write(&mut self.room.bitmap).run() }
-    }
-
-    /// Candidates to the message, by way of the table if there is one.
-    fn emit(&mut self, job: &mut Job<'_>, fused: bool, marked: bool) -> Result<(), CudaError> {
-        let spec = job.spec;
-        let n = spec.len;
-        let (racing, slots) = match (spec.placement, spec.slots()) {
-            (Placement::HashTable { policy, .. }, Ok(Some(slots))) => (policy == Policy::Any, slots),
-            _ => (false, 0),
-        };
-        let values = job.values();
-        let (gradient, scale) = if fused { (job.gradient.address(), job.scale) } else { (values.at, values.scale) };
-        let emit = Emit {
-            entering: Entering::new(spec.feedback, scale),
-            gradient,
-            momentum: job.memory.momentum.address(),
-            velocity: job.memory.velocity.address(),
-            bitmap: if marked { self.room.bitmap.address() } else { 0 },
-            words: job.message.words.address(),
-            table: if slots > 0 { self.room.table.address() } else { 0 },
-            n: n as u64,
-            capacity: job.message.words.len() as u64,
-            fused: u32::from(fused),
-            format: format(spec.wire.value),
-            slots,
-            seed: job.seeds.hash,
-            racing: u32::from(racing),
-            pad: 0,
-        };
-        self.compact(job, emit, n, false)?;
-        if slots > 0 { self.compact(job, emit, slots as usize, true) } else { Ok(()) }
-    }
-
-    /// One compaction over `n` places: of the bucket, or of the table.
-    fn compact(&mut self, job: &mut Job<'_>, emit: Emit, n: usize, table: bool) -> Result<(), CudaError> {
-        let tiles = n.div_ceil(TILE);
-        self.room.states.clear_first(2 * tiles)?;
-        self.room.tiles.clear()?;
-        let kernel = if table { &self.kernels.slots } else { &self.kernels.emit };
-        let launch = kernel.launch(Config::new(tiles as u32, THREADS)).value(emit).write(&mut job.message.control);
-        // SAFETY: the addresses are those of buffers that the job and this compressor hold, with the lengths that were
-        // checked and reserved; a message is not written beyond its capacity.
-        unsafe { launch.write(&mut self.room.tiles).write(&mut self.room.states).run() }
     }
 
     /// Overwrites `out` with the sum, or the mean, of messages that are on the device, in their order. Nothing waits. In
@@ -526,6 +330,11 @@ impl ResidentCompressor {
         unsafe { launch.value(gradient.len() as u64).write(&mut self.room.squares).run() }?;
         Ok(self.room.squares.first(blocks)?.iter().fold(0.0, |sum, block| sum + block))
     }
+}
+
+/// Words of a compaction's last argument: a counter of tiles, and two for each of them.
+pub(super) fn states(tiles: u64) -> usize {
+    2 + 2 * tiles as usize
 }
 
 /// Room for at least `len`; what was there is gone if there was less.

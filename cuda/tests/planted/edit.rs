@@ -76,6 +76,6 @@ fn patterns_are_matched() {
     assert_eq!(found("add.s32 *, *, 1;", "add.s32 %r1, %r2, 2;"), None);
     assert_eq!(found("bar.sync 0;", "bar.sync 0;").as_deref(), Some(""));
     let edit = Edit { line: "bar.sync 0;".into(), nth: (1, 3), into: String::new() };
-    assert!(apply("compression_update", &edit).err().is_some_and(|error| error.contains("2 lines")));
+    assert!(apply("compression_stage_2", &edit).err().is_some_and(|error| error.contains("2 lines")));
     assert!(apply("compression_nothing", &edit).is_err());
 }

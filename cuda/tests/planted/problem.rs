@@ -30,6 +30,8 @@ use tilewright_scalar::bf16;
 pub(crate) enum Problem {
     /// The greatest entries, exactly, by digits; momentum; compaction of three tiles.
     TopK,
+    /// A fixed threshold that everything passes: more than can be staged.
+    Whole,
     /// A fixed threshold into a hash table.
     Table,
     /// A sampled threshold that has to be refined.
@@ -57,8 +59,9 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::TopK,
+        Self::Whole,
         Self::Table,
         Self::Refined,
         Self::RandomK,
@@ -77,6 +80,7 @@ impl Problem {
     pub(crate) fn run(self, device: &Device) -> Result<(), String> {
         match self {
             Self::TopK => compress(device, Selector::ExactTopK(Count::Density(0.02)), Placement::Compact),
+            Self::Whole => compress(device, Selector::FixedThreshold(0.0), Placement::Compact),
             Self::Table => {
                 let (slots, policy) = (Slots::Exactly(64), Policy::LargestMagnitude);
                 compress(device, Selector::FixedThreshold(0.4), Placement::HashTable { slots, policy })
