@@ -252,6 +252,26 @@ fn far_start() {
     }
 }
 
+/// Coefficients that have nothing to do with the problem, and logits in the hundreds: an intercept that is found only roughly
+/// there must not end the search.
+#[test]
+fn far_coefficients() {
+    for seed in 0..60 {
+        let (n, d, classes) = (6, 2, 3);
+        let x = noise(31 + seed, (n, d)) * 4.0;
+        let labels: Vec<u32> = (0..n).map(|i| (i % (2 + seed as usize % 2)) as u32).collect();
+        let data = Data { x: x.view(), targets: Targets::Labels { labels: &labels, classes }, sample_weights: None };
+        let mut spec = GroupLassoSpec::rows(Loss::Multinomial, 0.0);
+        spec.lambda = 0.1 * lambda_max(&spec, &data).unwrap();
+        let w = noise(67 + seed, (d, classes)) * 200.0;
+        let start = Start { w: SparseRows::from_dense(w.view()), b: noise(97 + seed, (1, classes)).row(0).to_vec() };
+        let stopping = Stopping { gap: 1e-4, iterations: 2000 };
+        let watch = &mut |_: &_| ControlFlow::Continue(());
+        let best = Reference.solve(&spec, &data, &stopping, Some(&start), watch).unwrap();
+        assert_eq!(best.stopped, Stopped::Reached, "{seed}: {:?}", best.certificate);
+    }
+}
+
 #[test]
 fn one_class_only_is_solved_by_the_intercept() {
     let (x, labels) = (noise(9, (10, 3)), vec![1u32; 10]);
