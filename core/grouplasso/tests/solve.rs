@@ -272,6 +272,37 @@ fn far_coefficients() {
     }
 }
 
+/// A ridge that weighs nothing proves no less than none: at any point, and however large the columns are.
+#[test]
+fn a_slight_ridge_proves_as_much_as_none() {
+    for (loss, size) in [(Loss::LeastSquares, 1.0), (Loss::Multinomial, 1.0), (Loss::Multinomial, 2f64.powi(265))] {
+        let (x, y) = (noise(41, (12, 6)) * size, noise(43, (12, 3)));
+        let labels: Vec<u32> = (0..12).map(|i| i % 3).collect();
+        let targets = match loss {
+            Loss::LeastSquares => Targets::Values(y.view()),
+            Loss::Multinomial => Targets::Labels { labels: &labels, classes: 3 },
+        };
+        let data = Data { x: x.view(), targets, sample_weights: None };
+        let mut without = GroupLassoSpec::rows(loss, 0.0);
+        without.lambda = 0.3 * lambda_max(&without, &data).unwrap();
+        let alpha = 1.0 - f64::EPSILON;
+        let with = GroupLassoSpec { penalty: Penalty::ElasticNet { alpha }, ..without.clone() };
+        for step in [0.0, 1e-9, 0.01] {
+            let stopping = Stopping { gap: 1e-9, ..Stopping::default() };
+            let best = Reference.solve(&without, &data, &stopping, None, &mut |_| ControlFlow::Continue(())).unwrap();
+            let w = (best.w.to_dense() * size + noise(47, (6, 3)) * step) / size;
+            let problem = Problem::new(&without, &data).unwrap();
+            let z = problem.times(&SparseRows::from_dense(w.view()));
+            let b = problem.response().best_intercept(z.view(), &best.b);
+            let [none, slight] = [&without, &with].map(|spec| {
+                let problem = Problem::new(spec, &data).unwrap();
+                certificate::certify(&problem, &SparseRows::from_dense(w.view()), &b).unwrap().relative_gap()
+            });
+            assert!(slight <= none + 1e-12, "{loss:?}, {size:e}, {step:e}: {slight:e} with a ridge, {none:e} without");
+        }
+    }
+}
+
 #[test]
 fn one_class_only_is_solved_by_the_intercept() {
     let (x, labels) = (noise(9, (10, 3)), vec![1u32; 10]);
