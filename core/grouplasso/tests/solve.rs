@@ -1,13 +1,14 @@
 //! The reference solver, its certificate and the screening rules, on small random problems.
 #![allow(clippy::unwrap_used)]
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, array};
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 use tilewright_grouplasso::reference::{Reference, lambda_max};
 use tilewright_grouplasso::{
-    Certificate, Data, GroupLassoSolver, GroupLassoSpec, Groups, Layout, Loss, Penalty, Problem, Solution, SparseRows,
-    Standardise, Start, Stopped, Stopping, Targets, Weights, certificate, geometric_path, losses, screening,
+    Certificate, Columns, Data, GroupLassoSolver, GroupLassoSpec, Groups, Layout, Loss, Penalty, Problem, Solution,
+    SparseRows, Standardise, Start, Stopped, Stopping, Targets, Weights, certificate, geometric_path, losses,
+    screening,
 };
 
 /// A problem whose data come from integer noise.
@@ -301,6 +302,14 @@ fn a_slight_ridge_proves_as_much_as_none() {
             assert!(slight <= none + 1e-12, "{loss:?}, {size:e}, {step:e}: {slight:e} with a ridge, {none:e} without");
         }
     }
+}
+
+/// A sample of weight 0 does not make a column constant, however large it is.
+#[test]
+fn samples_of_weight_zero_say_nothing_of_columns() {
+    let standardise = Standardise { centre: true, scale: true };
+    let with = Columns::of(standardise, array![[1.0, 3.7], [2.0, 3.7], [1e80, 0.0]].view(), &[0.5, 0.5, 0.0]);
+    assert_eq!((with.mean, with.scale), (vec![1.5, 3.7], vec![0.5, 1.0]));
 }
 
 #[test]
