@@ -377,6 +377,38 @@ fn zero_columns_absent_classes_and_one_sample() {
     }
 }
 
+/// Coefficients that have nothing to do with the problem, and logits in the hundreds.
+#[test]
+fn far_starts() {
+    for seed in 0..100 {
+        let classes = 2 + seed as usize % 3;
+        let case = case(12, 6, 3.max(classes), seed, GroupLassoSpec::rows(Loss::Multinomial, 0.02), seed % 4 == 1);
+        let w = Array2::from_shape_fn((6, 3.max(classes)), |(j, k)| 200.0 * noise(seed ^ 0x33, j * 5 + k));
+        let b = (0..3.max(classes)).map(|k| 10.0 * noise(seed ^ 0x35, k)).collect();
+        let start = Start { w: SparseRows::from_dense(w.view()), b };
+        let stopping = Stopping { gap: 1e-6, iterations: 300 };
+        let answer = CpuGroupLasso.solve(&case.spec, &case.data(), &stopping, Some(&start), &mut go_on).unwrap();
+        assert_eq!(answer.stopped, Stopped::Reached, "{seed}: {:?}", answer.certificate);
+    }
+}
+
+/// A sample of weight 0 does not make a column constant, however large it is.
+#[test]
+fn samples_of_weight_zero_say_nothing_of_columns() {
+    for intercept in [true, false] {
+        let standardise = Standardise { centre: intercept, scale: true };
+        let spec = GroupLassoSpec { standardise, intercept, ..GroupLassoSpec::rows(Loss::LeastSquares, 0.1) };
+        let mut case = case(9, 5, 2, 7, spec, true);
+        case.x.row_mut(8).fill(1e80);
+        let expected = Problem::new(&case.spec, &case.data()).unwrap().columns().clone();
+        assert!(expected.scale.iter().filter(|scale| **scale == 1.0).count() == 1);
+        let columns = case.solve(1e-6).columns;
+        for (got, expected) in columns.scale.iter().zip(&expected.scale) {
+            assert!((got - expected).abs() <= 1e-14 * expected, "{got} {expected}");
+        }
+    }
+}
+
 #[test]
 fn nothing_to_choose_from() {
     for loss in [Loss::LeastSquares, Loss::Multinomial] {

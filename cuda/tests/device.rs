@@ -37,6 +37,29 @@ fn a_kernel_gets_its_arguments() {
     }
 }
 
+/// Products and sums of floating-point numbers that do not say how they round: the assembler is free to make one of two.
+fn contractible(ptx: &str) -> Vec<&str> {
+    let words = ptx.lines().flat_map(str::split_whitespace);
+    let is_open = |word: &&str| {
+        let mut parts = word.split('.');
+        let operation = parts.next().is_some_and(|name| ["add", "sub", "mul", "mad"].contains(&name));
+        operation && parts.clone().any(|part| part.starts_with('f')) && !parts.any(|part| part == "rn")
+    };
+    words.filter(is_open).collect()
+}
+
+#[test]
+fn what_has_the_bits_of_the_cpu_is_rounded_one_by_one() {
+    use tilewright_cuda::{compression, grouplasso};
+    assert_eq!(
+        contractible("mul.f64 \t%fd1, %fd2, %fd3;\n\tadd.rn.f64 %fd1; sub.ftz.f32; add.s64"),
+        ["mul.f64", "sub.ftz.f32;"]
+    );
+    for unit in [&grouplasso::UNIT, &compression::UNIT] {
+        assert!(unit.ptx.contains(".rn.f64") && contractible(unit.ptx).is_empty(), "{}", unit.name);
+    }
+}
+
 #[test]
 fn buffers_hold_what_is_put_in() -> Result<(), CudaError> {
     let Some(turn) = device() else { return Ok(()) };

@@ -432,11 +432,16 @@ impl Visit for Case {
         }
     }
 
-    /// Features by operation, and flaws.
+    /// Features by operation, flaws, and far starts, which ask of each loss what no other start does.
     fn marks(&self) -> Vec<(&'static str, &'static str)> {
         let column = self.column().name();
-        let flaw = if let Self::Refuse(case) = self { Some((case.flaw.name(), column)) } else { None };
-        self.features().into_iter().map(|feature| (feature.name(), column)).chain(flaw).collect()
+        let other = match self {
+            Self::Refuse(case) => Some((case.flaw.name(), column)),
+            Self::Solve(SolveCase { task: Task::Far, loss: Loss::LeastSquares, .. }) => Some(("far", "ls")),
+            Self::Solve(SolveCase { task: Task::Far, .. }) => Some(("far", "multinomial")),
+            _ => None,
+        };
+        self.features().into_iter().map(|feature| (feature.name(), column)).chain(other).collect()
     }
 }
 

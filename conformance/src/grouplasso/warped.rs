@@ -79,7 +79,8 @@ pub(crate) fn permuted(instance: &Instance, lists: bool, seed: u32) -> Warped<'s
     Warped { instance: other, back: Box::new(back) }
 }
 
-/// Features in other units, and λ with them; if columns are scaled, λ stays. `None` if the format has no room for them.
+/// Features in other units, and λ with them; if columns are scaled, λ stays, and so do the columns that the specification does
+/// not divide, since nothing would undo their change of units. `None` if the format has no room for them.
 pub(crate) fn scaled(instance: &Instance) -> Option<Warped<'static>> {
     let format = instance.format;
     let exact = |unit: f64| {
@@ -90,7 +91,15 @@ pub(crate) fn scaled(instance: &Instance) -> Option<Warped<'static>> {
     let (x, unit) = exact(8.0).or_else(|| exact(0.125))?;
     let mut other = Instance { x, ..instance.clone() };
     let same = instance.spec.standardise.scale;
-    if !same {
+    if same {
+        let (before, after) =
+            (instance.problem().ok()?.columns().scale.clone(), other.problem().ok()?.columns().scale.clone());
+        for (j, (before, after)) in before.iter().zip(after).enumerate() {
+            if after != unit * before {
+                other.x.column_mut(j).assign(&instance.x.column(j));
+            }
+        }
+    } else {
         other.spec.lambda *= unit;
     }
     let back = move |start: &Start| {

@@ -9,6 +9,10 @@
 //! and `u = s ω̂ R`, the residual at `(W, b)` times a number `s`, is the best `u` at the minimum (with `s = 1`). Away from it `s` is
 //! chosen so that every `X_gᵀu` lies where `h_g*` is finite. The *gap* is `P(W, b) − D(u)`.
 //!
+//! With a ridge `c` that is everywhere, but `h_g* = excess²/2c` turns an error of `ε` in `X_gᵀu` into one of `ε²/2c`, which a
+//! slight ridge makes as large as you please, rounding alone sufficing. So `s` is also tried where `h_g*` is zero: the better of
+//! two bounds is one, and the second has no `c` in it.
+//!
 //! What is not penalised — the intercept, and free groups — would ask for `1ᵀu = 0` and `X_gᵀu = 0`, which no rounded
 //! number obeys. It is therefore certified against all competitors within a radius: twice its own norm, and not less than twice
 //! the size that explains all of the null model's loss (for the multinomial loss: that moves a logit by 1). An answer inside
@@ -98,8 +102,10 @@ pub struct Fold<'a> {
     null: &'a Null,
     /// `Σ h_g(W_g)`.
     penalty: f64,
-    /// The greatest dual norm: `u` may be scaled by its reciprocal.
+    /// The greatest dual norm of the groups without a ridge: `u` may be scaled by its reciprocal.
     dual_norm: f64,
+    /// That of the groups with one.
+    ridge_norm: f64,
     /// `Σ h_g*` of the groups with a ridge, at `s = 1`.
     conjugates: f64,
     /// What free groups could still gain, at `s = 1`.
@@ -111,8 +117,8 @@ pub struct Fold<'a> {
 impl<'a> Fold<'a> {
     /// Of no group yet.
     pub fn new(spec: &'a GroupLassoSpec, layout: &'a Layout, response: &'a Response, null: &'a Null) -> Self {
-        let (penalty, dual_norm, conjugates, free, kkt) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        Self { spec, layout, response, null, penalty, dual_norm, conjugates, free, kkt, active: 0 }
+        let (penalty, dual_norm, ridge_norm, conjugates, free, kkt) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
+        Self { spec, layout, response, null, penalty, dual_norm, ridge_norm, conjugates, free, kkt, active: 0 }
     }
 
     /// Whether a group pays nothing, so that [`group`](Self::group) asks for its size.
@@ -131,6 +137,7 @@ impl<'a> Fold<'a> {
             self.free += radius * norm(u);
         } else if terms.ridge > 0.0 {
             self.conjugates += terms.conjugate(u);
+            self.ridge_norm = greater(self.ridge_norm, terms.dual_norm(u));
         } else {
             self.dual_norm = greater(self.dual_norm, terms.dual_norm(u));
         }
@@ -144,6 +151,7 @@ impl<'a> Fold<'a> {
         self.free += other.free;
         self.conjugates += other.conjugates;
         self.dual_norm = greater(self.dual_norm, other.dual_norm);
+        self.ridge_norm = greater(self.ridge_norm, other.ridge_norm);
     }
 
     /// The certificate, once every group has been taken in; `z = XW` and the residual at `z + 1bᵀ`.
@@ -153,8 +161,8 @@ impl<'a> Fold<'a> {
         // The part of the dual that is linear in s, besides F*.
         let linear = if self.spec.intercept { self.intercept_cost(b, &leftover) } else { 0.0 } + self.free;
         let mut best = (f64::NAN, f64::NAN);
-        for s in self.scales(residual) {
-            let dual = self.response.dual(residual, s) - self.conjugates - s.abs() * linear - self.shift(s, &leftover);
+        for (s, conjugates) in self.scales(residual) {
+            let dual = self.response.dual(residual, s) - conjugates - s.abs() * linear - self.shift(s, &leftover);
             if best.0.is_nan() || dual > best.0 {
                 best = (dual, s);
             }
@@ -164,13 +172,18 @@ impl<'a> Fold<'a> {
         Certificate { objective, dual, null: self.null.objective, kkt, active: self.active, dual_scale }
     }
 
-    /// Factors worth trying: the largest feasible one up to 1, and for least squares the one that maximises
-    /// `s ⟨R, Y − b₀⟩ − ½ s² ‖R‖²` as far as feasible. With a ridge every `s` is, and 1 is best at the minimum.
-    fn scales(&self, residual: ArrayView2<'_, f64>) -> Vec<f64> {
-        let feasible = if self.dual_norm > 1.0 { 1.0 / self.dual_norm } else { 1.0 };
-        let mut scales = alloc::vec![feasible];
-        if self.spec.loss == Loss::LeastSquares && self.conjugates == 0.0 && self.dual_norm > 0.0 {
-            let limit = 1.0 / self.dual_norm;
+    /// Factors worth trying, each with a bound of `Σ h_g*` there: the largest feasible one up to 1, which with a ridge is 1, and
+    /// best at the minimum; the largest up to 1 at which no `h_g*` is more than zero; and for least squares the one that maximises
+    /// `s ⟨R, Y − b₀⟩ − ½ s² ‖R‖²` as far as that goes.
+    fn scales(&self, residual: ArrayView2<'_, f64>) -> Vec<(f64, f64)> {
+        let within = |norm: f64| if norm > 1.0 { 1.0 / norm } else { 1.0 };
+        let mut scales = alloc::vec![(within(self.dual_norm), self.conjugates)];
+        let norm = greater(self.dual_norm, self.ridge_norm);
+        if self.conjugates > 0.0 {
+            scales.push((within(norm), 0.0));
+        }
+        if self.spec.loss == Loss::LeastSquares && norm > 0.0 {
+            let limit = 1.0 / norm;
             let (mut ry, mut rr) = (0.0, 0.0);
             for ((i, k), r) in residual.indexed_iter() {
                 let omega = self.response.omega()[i];
@@ -178,7 +191,7 @@ impl<'a> Fold<'a> {
                 rr += omega * r * r;
             }
             if rr > 0.0 {
-                scales.push((ry / rr).clamp(-limit, limit));
+                scales.push(((ry / rr).clamp(-limit, limit), 0.0));
             }
         }
         scales

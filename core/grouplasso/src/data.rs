@@ -219,11 +219,20 @@ impl Columns {
         let values = || column.iter().map(|x| x.to_f64()).zip(omega);
         let mean: f64 = values().map(|(x, omega)| omega * x).sum();
         let variance: f64 = values().map(|(x, omega)| omega * (x - mean) * (x - mean)).sum();
-        let largest = values().fold(0.0f64, |most, (x, _)| most.max(x.abs()));
         let deviation = libm::sqrt(variance);
-        let constant = deviation <= column.len() as f64 * f64::EPSILON * largest;
-        let scale = if standardise.scale && !constant { deviation } else { 1.0 };
-        (if standardise.centre { mean } else { 0.0 }, scale)
+        let divided = standardise.scale && !Self::is_constant(values().map(|(x, _)| x), omega, deviation);
+        (if standardise.centre { mean } else { 0.0 }, if divided { deviation } else { 1.0 })
+    }
+
+    /// Whether a column of this deviation, as computed, is constant but for rounding; samples of weight 0 are none.
+    ///
+    /// With `n` samples of positive weight and `u = 2⁻⁵³`, the `ω̂` sum to 1 within `nu`, and a sum of `ω̂ x` in any order has
+    /// an error of at most `nu` times that of the magnitudes. The mean of a constant `x` is therefore within `2nu |x|` of it to
+    /// first order, and so is what comes out as its deviation.
+    pub fn is_constant(column: impl Iterator<Item = f64>, omega: &[f64], deviation: f64) -> bool {
+        let counted = column.zip(omega).filter(|(_, omega)| **omega > 0.0);
+        let (n, largest) = counted.fold((0, 0.0f64), |(n, most), (x, _)| (n + 1, most.max(x.abs())));
+        deviation <= f64::from(n) * f64::EPSILON * largest
     }
 }
 

@@ -1,7 +1,7 @@
 //! A problem with its data, checked: what the reference and the judge compute with, in `f64` and in plain loops.
 
 use crate::data::{check_features, in_range};
-use crate::losses::Null;
+use crate::losses::{Null, smoothness};
 use crate::{Columns, Data, GroupLassoError, GroupLassoSpec, Layout, Response, SparseRows, Start};
 use alloc::format;
 use alloc::vec;
@@ -115,6 +115,18 @@ impl<'a, T: Element> Problem<'a, T> {
             column.into_iter().zip(self.response.omega()).map(|(x, omega)| omega * x * x).sum::<f64>()
         };
         libm::sqrt(self.layout.rows_of(group).map(squares).sum())
+    }
+
+    /// A constant `L` with `F(W + D) ≤ F(W) + ⟨∇F(W), D⟩ + L/2 ‖D‖²`, to begin a search from, and one that is proven to be enough.
+    ///
+    /// The least such `L` is at most `ℓ λ_max(Xᵀ Ω̂ X)`, with `ℓ` the [`smoothness`] of a sample's loss, whether the intercept is
+    /// held or minimised out. That eigenvalue is at most the trace, the sum of the groups' squared [sizes](Self::size); what is
+    /// begun from is the greatest of these. Both are positive, even if all columns are zero.
+    pub fn lipschitz(&self) -> (f64, f64) {
+        let squares = (0..self.layout.groups()).map(|group| self.size(group)).map(|size| size * size);
+        let (largest, trace) = squares.fold((0.0f64, 0.0), |(most, sum), square| (most.max(square), sum + square));
+        let of = |square: f64| (smoothness(self.spec.loss) * square).max(f64::MIN_POSITIVE);
+        (of(largest), of(trace))
     }
 
     /// The least λ at which all of `W` is zero, in closed form: the greatest dual norm among the groups at the null model. ∞ for

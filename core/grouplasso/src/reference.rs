@@ -5,7 +5,6 @@
 //! `b`, and whose curvature is that of centred columns.
 
 use crate::certificate::{certify, correlations};
-use crate::losses::smoothness;
 use crate::select::Keep;
 use crate::{
     Data, GroupLassoError, GroupLassoSolver, GroupLassoSpec, Layout, Problem, Progress, Prox, Selection, Solution,
@@ -101,8 +100,9 @@ struct Run<'p, 'a, T> {
     v: Array2<f64>,
     b: Vec<f64>,
     t: f64,
-    /// The estimate of the gradient's Lipschitz constant.
+    /// The estimate of the gradient's Lipschitz constant, and what is proven to be enough.
     lipschitz: f64,
+    enough: f64,
     iterations: usize,
 }
 
@@ -120,36 +120,38 @@ impl<'p, 'a, T: Element> Run<'p, 'a, T> {
             let absent = problem.response().absent().iter().enumerate().filter(|(_, absent)| **absent);
             absent.for_each(|(class, _)| w.column_mut(class).fill(0.0));
         }
-        // From below: backtracking doubles it as often as needed.
-        let largest = (0..problem.layout().groups()).map(|group| problem.size(group)).fold(0.0, f64::max);
-        let lipschitz = (smoothness(problem.spec().loss) * largest * largest).max(f64::MIN_POSITIVE);
         let b = if problem.spec().intercept { b } else { vec![0.0; outputs] };
-        Ok(Self { problem, v: w.clone(), w, b, t: 1.0, lipschitz, iterations: 0 })
+        let (lipschitz, enough) = problem.lipschitz();
+        Ok(Self { problem, v: w.clone(), w, b, t: 1.0, lipschitz, enough, iterations: 0 })
     }
 
-    /// `F(W)`, and the intercept and residual there.
-    fn loss(&self, w: ArrayView2<'_, f64>) -> (f64, Vec<f64>, Array2<f64>) {
+    /// `F(W)`, and the intercept and residual there; the intercept is sought from `b`, and is no worse than it.
+    fn loss(&self, w: ArrayView2<'_, f64>, b: &[f64]) -> (f64, Vec<f64>, Array2<f64>) {
         let z = self.problem.times(&SparseRows::from_dense(w));
         let response = self.problem.response();
-        let b = if self.problem.spec().intercept { response.best_intercept(z.view(), &self.b) } else { self.b.clone() };
+        let b = if self.problem.spec().intercept { response.best_intercept(z.view(), b) } else { b.to_vec() };
         (response.value(z.view(), &b), b.clone(), response.residual(z.view(), &b))
     }
 
     /// Beck and Teboulle's (4.1) to (4.3), the step found by backtracking.
+    ///
+    /// Logits in the hundreds make the best intercept hard to find, and `b` may be short of it. For that `b` the model still
+    /// bounds the loss of the next iterate, once the constant is large enough, and so it bounds that at any intercept found from
+    /// there. From anywhere else the search may end at another one, and no step would be short enough.
     fn iterate(&mut self) {
         self.iterations += 1;
-        let (value, b, residual) = self.loss(self.v.view());
+        let (value, b, residual) = self.loss(self.v.view(), &self.b);
         let downhill = correlations(self.problem, residual.view());
         let next = loop {
             let mut next = &self.v + &(&downhill / self.lipschitz);
             prox::all(self.problem.spec(), self.problem.layout(), 1.0 / self.lipschitz, &mut next.view_mut());
             let step = &next - &self.v;
             let model = value - (&downhill * &step).sum() + 0.5 * self.lipschitz * (&step * &step).sum();
-            // Below rounding the comparison says nothing: the step is taken.
-            if self.loss(next.view()).0 <= model + 1e-12 * value.abs() || !self.lipschitz.is_finite() {
+            // Where the constant is proven the comparison can only tell of rounding.
+            if self.lipschitz >= self.enough || self.loss(next.view(), &b).0 <= model + 1e-12 * value.abs() {
                 break next;
             }
-            self.lipschitz *= 2.0;
+            self.lipschitz = (2.0 * self.lipschitz).min(self.enough);
         };
         self.b = b;
         let moved = &next - &self.w;
@@ -161,7 +163,7 @@ impl<'p, 'a, T: Element> Run<'p, 'a, T> {
 
     fn certified(&self, iterations: usize) -> Result<Solution, GroupLassoError> {
         let w = SparseRows::from_dense(self.w.view());
-        let (_, b, _) = self.loss(self.w.view());
+        let (_, b, _) = self.loss(self.w.view(), &self.b);
         let certificate = certify(self.problem, &w, &b)?;
         let columns = self.problem.columns().clone();
         Ok(Solution { w, b, certificate, iterations, stopped: Stopped::Iterations, columns })

@@ -86,7 +86,8 @@ pub enum Penalty {
 /// What is done to the columns of `X` before anything else, by arithmetic on the fly: `X` is neither changed nor copied.
 ///
 /// Mean and standard deviation are those of the weighted sample, the deviation with divisor `n` (`Σ ω̂ (x − mean)²`). A column
-/// whose deviation is not above `n · 2⁻⁵²` times its greatest magnitude is constant but for rounding: it is not divided.
+/// whose deviation is not above `n · 2⁻⁵²` times its greatest magnitude, among the `n` samples of positive weight, is
+/// [constant but for rounding](crate::Columns::is_constant): it is not divided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Standardise {
     /// Subtract each column's mean. With an intercept this changes the intercept and nothing else.

@@ -1,13 +1,14 @@
 //! The reference solver, its certificate and the screening rules, on small random problems.
 #![allow(clippy::unwrap_used)]
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, array};
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 use tilewright_grouplasso::reference::{Reference, lambda_max};
 use tilewright_grouplasso::{
-    Certificate, Data, GroupLassoSolver, GroupLassoSpec, Groups, Layout, Loss, Penalty, Problem, Solution, SparseRows,
-    Standardise, Start, Stopped, Stopping, Targets, Weights, certificate, geometric_path, losses, screening,
+    Certificate, Columns, Data, GroupLassoSolver, GroupLassoSpec, Groups, Layout, Loss, Penalty, Problem, Solution,
+    SparseRows, Standardise, Start, Stopped, Stopping, Targets, Weights, certificate, geometric_path, losses,
+    screening,
 };
 
 /// A problem whose data come from integer noise.
@@ -250,6 +251,65 @@ fn far_start() {
         let best = Reference.solve(&spec, &data, &Stopping::default(), Some(&start), watch).unwrap();
         assert_eq!(best.stopped, Stopped::Reached, "{:?}", start.b);
     }
+}
+
+/// Coefficients that have nothing to do with the problem, and logits in the hundreds: an intercept that is found only roughly
+/// there must not end the search.
+#[test]
+fn far_coefficients() {
+    for seed in 0..60 {
+        let (n, d, classes) = (6, 2, 3);
+        let x = noise(31 + seed, (n, d)) * 4.0;
+        let labels: Vec<u32> = (0..n).map(|i| (i % (2 + seed as usize % 2)) as u32).collect();
+        let data = Data { x: x.view(), targets: Targets::Labels { labels: &labels, classes }, sample_weights: None };
+        let mut spec = GroupLassoSpec::rows(Loss::Multinomial, 0.0);
+        spec.lambda = 0.1 * lambda_max(&spec, &data).unwrap();
+        let w = noise(67 + seed, (d, classes)) * 200.0;
+        let start = Start { w: SparseRows::from_dense(w.view()), b: noise(97 + seed, (1, classes)).row(0).to_vec() };
+        let stopping = Stopping { gap: 1e-4, iterations: 2000 };
+        let watch = &mut |_: &_| ControlFlow::Continue(());
+        let best = Reference.solve(&spec, &data, &stopping, Some(&start), watch).unwrap();
+        assert_eq!(best.stopped, Stopped::Reached, "{seed}: {:?}", best.certificate);
+    }
+}
+
+/// A ridge that weighs nothing proves no less than none: at any point, and however large the columns are.
+#[test]
+fn a_slight_ridge_proves_as_much_as_none() {
+    for (loss, size) in [(Loss::LeastSquares, 1.0), (Loss::Multinomial, 1.0), (Loss::Multinomial, 2f64.powi(265))] {
+        let (x, y) = (noise(41, (12, 6)) * size, noise(43, (12, 3)));
+        let labels: Vec<u32> = (0..12).map(|i| i % 3).collect();
+        let targets = match loss {
+            Loss::LeastSquares => Targets::Values(y.view()),
+            Loss::Multinomial => Targets::Labels { labels: &labels, classes: 3 },
+        };
+        let data = Data { x: x.view(), targets, sample_weights: None };
+        let mut without = GroupLassoSpec::rows(loss, 0.0);
+        without.lambda = 0.3 * lambda_max(&without, &data).unwrap();
+        let alpha = 1.0 - f64::EPSILON;
+        let with = GroupLassoSpec { penalty: Penalty::ElasticNet { alpha }, ..without.clone() };
+        for step in [0.0, 1e-9, 0.01] {
+            let stopping = Stopping { gap: 1e-9, ..Stopping::default() };
+            let best = Reference.solve(&without, &data, &stopping, None, &mut |_| ControlFlow::Continue(())).unwrap();
+            let w = (best.w.to_dense() * size + noise(47, (6, 3)) * step) / size;
+            let problem = Problem::new(&without, &data).unwrap();
+            let z = problem.times(&SparseRows::from_dense(w.view()));
+            let b = problem.response().best_intercept(z.view(), &best.b);
+            let [none, slight] = [&without, &with].map(|spec| {
+                let problem = Problem::new(spec, &data).unwrap();
+                certificate::certify(&problem, &SparseRows::from_dense(w.view()), &b).unwrap().relative_gap()
+            });
+            assert!(slight <= none + 1e-12, "{loss:?}, {size:e}, {step:e}: {slight:e} with a ridge, {none:e} without");
+        }
+    }
+}
+
+/// A sample of weight 0 does not make a column constant, however large it is.
+#[test]
+fn samples_of_weight_zero_say_nothing_of_columns() {
+    let standardise = Standardise { centre: true, scale: true };
+    let with = Columns::of(standardise, array![[1.0, 3.7], [2.0, 3.7], [1e80, 0.0]].view(), &[0.5, 0.5, 0.0]);
+    assert_eq!((with.mean, with.scale), (vec![1.5, 3.7], vec![0.5, 1.0]));
 }
 
 #[test]

@@ -116,7 +116,9 @@ fn mean_and_scale(column: &mut [f64], largest: f64, centred: bool, scale: bool, 
     }
     shift(column, mean);
     let deviation = deviation(column, omega);
-    let constant = deviation <= column.len() as f64 * f64::EPSILON * largest;
+    // Few columns are near enough for a second look.
+    let constant = deviation <= column.len() as f64 * f64::EPSILON * largest
+        && Columns::is_constant(column.iter().map(|x| x + mean), omega, deviation);
     (if centred { mean } else { 0.0 }, if constant { 1.0 } else { deviation })
 }
 

@@ -11,7 +11,6 @@ use crate::{Buffer, Config, CudaError};
 use ndarray::{Array2, Axis};
 use std::ops::ControlFlow;
 use tilewright_grouplasso::certificate::Fold;
-use tilewright_grouplasso::losses::smoothness;
 use tilewright_grouplasso::{
     Data, GroupLassoError, GroupLassoSpec, Problem, Progress, Solution, SparseRows, Start, Stopped, Stopping,
 };
@@ -115,7 +114,9 @@ struct Run<'r, 'p, 'a, T> {
     sums: Buffer<f64>,
     b: Vec<f64>,
     t: f64,
+    /// The estimate of the gradient's Lipschitz constant, and what is proven to be enough.
     lipschitz: f64,
+    enough: f64,
     iterations: usize,
 }
 
@@ -147,9 +148,7 @@ impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
             absent.for_each(|(class, _)| w.column_mut(class).fill(0.0));
         }
         let b = if problem.spec().intercept { b } else { vec![0.0; outputs] };
-        // From below: backtracking doubles it as often as needed.
-        let largest = (0..layout.groups()).map(|group| problem.size(group)).fold(0.0, f64::max);
-        let lipschitz = (smoothness(problem.spec().loss) * largest * largest).max(f64::MIN_POSITIVE);
+        let (lipschitz, enough) = problem.lipschitz();
         let copies = layout.has_copies().then(|| (0..rows).map(|row| layout.feature(row) as u64).collect::<Vec<_>>());
         let w: Vec<f64> = w.into_iter().collect();
         let blocks = resident.many(w.len()).grid[0] as usize;
@@ -171,6 +170,7 @@ impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
             b,
             t: 1.0,
             lipschitz,
+            enough,
             iterations: 0,
         })
     }
@@ -254,28 +254,32 @@ impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
         unsafe { launch.run() }
     }
 
-    /// The loss at predictions, with the best intercept and the residual there.
-    fn loss(&self, z: &Array2<f64>) -> (f64, Vec<f64>, Array2<f64>) {
+    /// The loss at predictions, with the best intercept and the residual there; it is sought from `b`, and is no worse than it.
+    fn loss(&self, z: &Array2<f64>, b: &[f64]) -> (f64, Vec<f64>, Array2<f64>) {
         let response = self.problem.response();
-        let b = if self.problem.spec().intercept { response.best_intercept(z.view(), &self.b) } else { self.b.clone() };
+        let b = if self.problem.spec().intercept { response.best_intercept(z.view(), b) } else { b.to_vec() };
         (response.value(z.view(), &b), b.clone(), response.residual(z.view(), &b))
     }
 
-    /// Beck and Teboulle's (4.1) to (4.3), the step found by backtracking.
+    /// Beck and Teboulle's (4.1) to (4.3), the step found by backtracking. The model bounds the loss of the next iterate at
+    /// whatever intercept was found here, the best or not, and so the search for the next one begins there.
     fn iterate(&mut self) -> Result<(), GroupLassoError> {
         self.iterations += 1;
         let z = self.times(Which::Extrapolated)?;
-        let (value, b, residual) = self.loss(&z);
+        let (value, b, residual) = self.loss(&z, &self.b);
         self.correlate(&residual)?;
         let turn = loop {
             let [along, squares, turn] = self.step()?;
-            let model = value - along + 0.5 * self.lipschitz * squares;
-            let z = self.times(Which::Next)?;
-            // Below rounding the comparison says nothing: the step is taken.
-            if self.loss(&z).0 <= model + 1e-12 * value.abs() || !self.lipschitz.is_finite() {
+            // Where the constant is proven the comparison can only tell of rounding.
+            if self.lipschitz >= self.enough {
                 break turn;
             }
-            self.lipschitz *= 2.0;
+            let model = value - along + 0.5 * self.lipschitz * squares;
+            let z = self.times(Which::Next)?;
+            if self.loss(&z, &b).0 <= model + 1e-12 * value.abs() {
+                break turn;
+            }
+            self.lipschitz = (2.0 * self.lipschitz).min(self.enough);
         };
         self.b = b;
         let uphill = turn > 0.0;
@@ -321,7 +325,7 @@ impl<'r, 'p, 'a, T: Element> Run<'r, 'p, 'a, T> {
     fn certified(&mut self) -> Result<Solution, GroupLassoError> {
         let (layout, shape) = (self.problem.layout(), self.problem.shape());
         let z = self.times(Which::Iterate)?;
-        let (_, b, residual) = self.loss(&z);
+        let (_, b, residual) = self.loss(&z, &self.b);
         self.correlate(&residual)?;
         let matrix = |values: Vec<f64>| {
             Array2::from_shape_vec(shape, values)

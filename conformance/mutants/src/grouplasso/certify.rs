@@ -29,6 +29,7 @@ pub(crate) struct Judged {
 struct Totals {
     penalty: f64,
     dual_norm: f64,
+    ridge_norm: f64,
     conjugates: f64,
     free: f64,
     kkt: f64,
@@ -136,6 +137,7 @@ impl Pass {
         } else if terms.ridge > 0.0 {
             if !self.is(Fault::ConjugateMissing) {
                 totals.conjugates += terms.conjugate(u);
+                totals.ridge_norm = greater(totals.ridge_norm, terms.dual_norm(u));
             }
         } else {
             let dual_norm = match self.fault {
@@ -170,11 +172,12 @@ impl Pass {
         };
         let shift: f64 =
             design.null_intercept.iter().zip(leftover).map(|(b, sum)| if b.is_finite() { b * sum } else { 0.0 }).sum();
-        let dual = |s: f64| {
+        let dual = |s: f64, conjugates: f64| {
             let linear = s.abs() * (intercept_cost + totals.free) + s * shift;
-            rounded(self.dual(design, r, s) - totals.conjugates - linear)
+            rounded(self.dual(design, r, s) - conjugates - linear)
         };
-        let candidates = self.scales(design, r, &totals).into_iter().map(|s| (dual(s), s));
+        let scales = self.scales(design, r, &totals).into_iter();
+        let candidates = scales.map(|(s, conjugates)| (dual(s, conjugates), s));
         let (dual, dual_scale) =
             candidates.reduce(|best, other| if other.0 > best.0 { other } else { best }).unwrap_or_default();
         let kkt = if design.intercept { greater(totals.kkt, self.norm(leftover)) } else { totals.kkt };
@@ -192,15 +195,22 @@ impl Pass {
         2.0 * self.norm(&apart).max(design.natural()) * self.norm(leftover)
     }
 
-    /// Factors of the residual that are tried.
-    fn scales(&self, design: &Design, r: &Table, totals: &Totals) -> Vec<f64> {
+    /// Factors of the residual that are tried, with what the conjugates come to there.
+    fn scales(&self, design: &Design, r: &Table, totals: &Totals) -> Vec<(f64, f64)> {
+        let conjugates = totals.conjugates;
         match self.fault {
-            Some(Fault::DualNotScaled) => return vec![1.0],
-            Some(Fault::DualScaleAboveOne) if totals.dual_norm > 0.0 => return vec![1.0 / totals.dual_norm],
+            Some(Fault::DualNotScaled) => return vec![(1.0, conjugates)],
+            Some(Fault::DualScaleAboveOne) if totals.dual_norm > 0.0 => {
+                return vec![(1.0 / totals.dual_norm, conjugates)];
+            }
             _ => {}
         }
-        let mut scales = vec![if totals.dual_norm > 1.0 { 1.0 / totals.dual_norm } else { 1.0 }];
-        if design.loss == Loss::LeastSquares && totals.conjugates == 0.0 && totals.dual_norm > 0.0 {
+        let norm = greater(totals.dual_norm, totals.ridge_norm);
+        let mut scales = vec![(1.0 / totals.dual_norm.max(1.0), conjugates)];
+        if conjugates > 0.0 {
+            scales.push((1.0 / norm.max(1.0), 0.0));
+        }
+        if design.loss == Loss::LeastSquares && norm > 0.0 {
             let (mut ry, mut rr) = (0.0, 0.0);
             for (k, r) in r.iter().enumerate() {
                 let weighted: Vec<f64> = r.iter().zip(&design.omega).map(|(r, omega)| r * omega).collect();
@@ -209,8 +219,8 @@ impl Pass {
                 rr += self.dot(&weighted, r);
             }
             if rr > 0.0 {
-                let limit = if self.is(Fault::BestScaleUnlimited) { f64::INFINITY } else { 1.0 / totals.dual_norm };
-                scales.push((ry / rr).clamp(-limit, limit));
+                let limit = if self.is(Fault::BestScaleUnlimited) { f64::INFINITY } else { 1.0 / norm };
+                scales.push(((ry / rr).clamp(-limit, limit), 0.0));
             }
         }
         scales

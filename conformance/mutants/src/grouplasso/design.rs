@@ -280,12 +280,13 @@ impl Pass {
             }
             _ => self.dot(of_square, &squares),
         };
-        let largest = values.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+        let counted = || values.iter().zip(omega).filter(|(_, omega)| **omega > 0.0);
+        let largest = counted().fold(0.0f64, |most, (x, _)| most.max(x.abs()));
         let deviation = variance.sqrt();
         let constant = match self.fault {
             Some(Fault::ConstantDivided) => deviation == 0.0,
             Some(Fault::SmallIsConstant) => deviation <= 1e-6,
-            _ => deviation <= samples * f64::EPSILON * largest,
+            _ => deviation <= counted().count() as f64 * f64::EPSILON * largest,
         };
         let scale = match self.fault {
             _ if !standardise.scale || constant => 1.0,

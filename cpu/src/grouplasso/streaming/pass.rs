@@ -328,7 +328,8 @@ pub(super) fn moments(standardise: Standardise, column: &[f64], omega: &[f64]) -
     let mut scale = 1.0;
     if standardise.scale {
         let deviation = spread(mean, omega, column).sqrt();
-        let constant = deviation <= column.len() as f64 * f64::EPSILON * largest(column);
+        let constant = deviation <= column.len() as f64 * f64::EPSILON * largest(column)
+            && Columns::is_constant(column.iter().copied(), omega, deviation);
         scale = if constant { 1.0 } else { deviation };
     }
     (if standardise.centre { mean } else { 0.0 }, scale)
