@@ -116,9 +116,10 @@ impl Gpu {
         Self { settings, global, used: 0, allocations: 0, launches: 0, variables, spares: Spares::default() }
     }
 
-    /// The settings, which may change between launches.
-    pub fn settings_mut(&mut self) -> &mut Settings {
-        &mut self.settings
+    /// Begins with a schedule: what follows does not depend on what was launched before.
+    pub fn set_seed(&mut self, seed: u64) {
+        self.settings.seed = seed;
+        self.launches = 0;
     }
 
     /// Bytes in use.

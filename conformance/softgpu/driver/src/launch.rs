@@ -199,11 +199,11 @@ pub unsafe extern "C" fn softgpu_last_fault(out: *mut c_char, room: usize) -> us
     length
 }
 
-/// Chooses the schedule of the launches to come.
+/// Chooses the schedule of the launches to come, whatever was launched before.
 #[unsafe(no_mangle)]
 pub extern "C" fn softgpu_set_seed(seed: u64) {
     with(|s| {
-        s.gpu.settings_mut().seed = seed;
+        s.gpu.set_seed(seed);
         SUCCESS
     });
 }
