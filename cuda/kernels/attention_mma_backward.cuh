@@ -5,54 +5,6 @@
 
 namespace attention {
 
-// The same number, of which the compiler doesn't know that it is: what is made of it is made again in every turn of a
-// loop, rather than kept in registers that are scarce.
-DEVICE int anew(int x) {
-  int y;
-  asm volatile("mov.b32 %0, %1;" : "=r"(y) : "r"(x));
-  return y;
-}
-
-// x += A B^T for the warp's 16 rows of one tile and all rows of another.
-template <class T, int D, int NT> DEVICE void multiply(float (&x)[NT][4], T* a_tile, T* b_tile) {
-  const int thread = D < 96 ? threadIdx.x : anew(threadIdx.x), lane = thread % 32, warp = thread / 32;
-#pragma unroll
-  for (int k = 0; k < D / 16; ++k) {
-    u32 a[4];
-    ldmatrix(a, chunk<T, D>(a_tile, warp * 16 + lane % 16, k * 2 + lane / 16));
-#pragma unroll
-    for (int n = 0; n < NT; n += 2) {
-      u32 bits[4];
-      ldmatrix(bits, chunk<T, D>(b_tile, n * 8 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
-      mma(x[n], a, bits, T());
-      mma(x[n + 1], a, bits + 2, T());
-    }
-  }
-}
-
-// out += W B for the warp's 16 rows of W, rounded to storage, and columns `first` .. of a tile.
-template <class T, int D, int NT, int OUT> DEVICE void accumulate(float (&out)[OUT / 8][4], float (&w)[NT][4], T* tile, int first) {
-  const int lane = (D < 96 ? threadIdx.x : anew(threadIdx.x)) % 32;
-#pragma unroll
-  for (int k = 0; k < NT / 2; ++k) {
-    u32 a[4];
-#pragma unroll
-    for (int n = 0; n < 4; ++n) a[n] = pack(w[k * 2 + n / 2][n % 2 * 2], w[k * 2 + n / 2][n % 2 * 2 + 1], T());
-#pragma unroll
-    for (int n = 0; n < OUT / 8; n += 2) {
-      u32 bits[4];
-      ldmatrix_transposed(bits, chunk<T, D>(tile, k * 16 + lane % 16, first / 8 + n + lane / 16));
-      mma(out[n], a, bits, T());
-      mma(out[n + 1], a, bits + 2, T());
-    }
-  }
-}
-
-template <int N> DEVICE void clear(float (&x)[N][4]) {
-#pragma unroll
-  for (int n = 0; n < N; ++n) x[n][0] = x[n][1] = x[n][2] = x[n][3] = 0;
-}
-
 // LSE in bits, so that P = 2^(s - it); infinite for a row that saw nothing, whose P is 0.
 DEVICE float in_bits(float lse) { return lse == -INFINITY_OF(float) ? INFINITY_OF(float) : lse * LOG2_E; }
 
@@ -121,8 +73,9 @@ DEVICE void set_apart(float (&out)[OUT / 8][4], T* tile, int first, Seen seen) {
 template <int D> struct BackwardShape {
   static const int OWN = 64;                                  // rows of Q, or of K and V, that a block owns: 16 a warp
   static const int KEYS = D <= 96 ? 64 : D <= 128 ? 32 : 16;  // keys that pass by in the pass for dQ
-  static const int ROWS = D <= 128 ? 32 : 16;                 // query rows that pass by in the pass for dK and dV
+  static const int ROWS = D <= 64 ? 64 : D <= 128 ? 32 : 16;  // query rows that pass by in the pass for dK and dV
   static const int OUT = D <= 128 ? D : 128;                  // columns of dK and dV a block
+  static const int STAGES = D <= 128 ? 2 : 1;                 // of what passes by: one on its way while one is worked on
 };
 
 // dQ = scale dS K.
@@ -132,9 +85,8 @@ template <class T, int D> DEVICE void mma_query_gradients(const Params& p) {
   extern __shared__ __align__(128) u8 dynamic[];
   T* q_tile = (T*)dynamic;
   T* g_tile = q_tile + S::OWN * D;  // dO
-  T* k_tile = g_tile + S::OWN * D;
-  T* v_tile = k_tile + S::KEYS * D;
-  float* slots = (float*)(v_tile + S::KEYS * D) + threadIdx.x;
+  T* stages = g_tile + S::OWN * D;  // K and V of each
+  float* slots = (float*)(stages + S::STAGES * 2 * S::KEYS * D) + threadIdx.x;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   u32 block = blockIdx.x;
   const int tile = p.tiles - 1 - block % p.tiles;
@@ -146,8 +98,8 @@ template <class T, int D> DEVICE void mma_query_gradients(const Params& p) {
   const int own = rows.start + warp * 16 + lane / 4;
   const bool plain = is_plain(p);
   const float factor = (float)p.scale * LOG2_E;
-  float lse[2], d[2], out[D / 8][4];
-  clear(out);
+  float lse[2], d[2], out[1][D / 8][4];
+  clear(out[0]);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const bool there = own + half * 8 < s.q_len;
@@ -157,34 +109,52 @@ template <class T, int D> DEVICE void mma_query_gradients(const Params& p) {
   copy_queries<T, D, S::OWN>(q_tile, p.q, s, h, rows.start, p.dim);
   copy_queries<T, D, S::OWN>(g_tile, p.d_o, s, h, rows.start, p.value_dim);
   const Range keys = key_range(s, rows);
-  for (int key = keys.start / S::KEYS * S::KEYS; key < keys.end; key += S::KEYS) {
-    if (!any_block(p, s, b, h, rows, {key, key + S::KEYS})) continue;
-    copy_keys<T, D, S::KEYS>(k_tile, p, p.k, s, hk, key, p.dim);
-    copy_keys<T, D, S::KEYS>(v_tile, p, p.v, s, hk, key, p.value_dim);
+  const auto next = [&](int key) {
+    while (key < keys.end && !any_block(p, s, b, h, rows, {key, key + S::KEYS})) key += S::KEYS;
+    return key;
+  };
+  const auto copy = [&](int key, int stage) {
+    T* tile = stages + stage * 2 * S::KEYS * D;
+    if (key < keys.end) {
+      copy_keys<T, D, S::KEYS>(tile, p, p.k, s, hk, key, p.dim);
+      copy_keys<T, D, S::KEYS>(tile + S::KEYS * D, p, p.v, s, hk, key, p.value_dim);
+    }
     commit_copies();
-    wait_for_copies<0>();
+  };
+  const u32 q_rows = left_operand<T, D>(q_tile + warp * 16 * D), g_rows = left_operand<T, D>(g_tile + warp * 16 * D);
+  int stage = 0, key = next(keys.start / S::KEYS * S::KEYS);
+  copy(key, 0);
+  while (key < keys.end) {
+    const int after = next(key + S::KEYS);
+    if (S::STAGES > 1) copy(after, 1 - stage);
+    wait_for_copies<S::STAGES - 1>();
     __syncthreads();
-    float x[NT][4], d_p[NT][4];
-    clear(x);
-    clear(d_p);
-    multiply<T, D>(x, q_tile, k_tile);
-    multiply<T, D>(d_p, g_tile, v_tile);
-    const bool full = all_visible(p, s, rows, {key, key + S::KEYS});
-    if (plain && full) {
+    T *k_tile = stages + stage * 2 * S::KEYS * D, *v_tile = k_tile + S::KEYS * D;
+    float x[1][NT][4], d_p[1][NT][4];
+    clear(x[0]);
+    clear(d_p[0]);
+    multiply<T, D>(x, q_rows, right_operand<T, D>(k_tile));
+    multiply<T, D>(d_p, g_rows, right_operand<T, D>(v_tile));
+    if (plain && all_visible(p, s, rows, {key, key + S::KEYS})) {
 #pragma unroll
       for (int n = 0; n < 4 * NT; ++n) {
-        const float e = exp2_of(fmaf(x[n / 4][n % 4], factor, -lse[n % 4 / 2]));
-        d_p[n / 4][n % 4] = e * (d_p[n / 4][n % 4] - d[n % 4 / 2]);
+        const float e = exp2_of(fmaf(x[0][n / 4][n % 4], factor, -lse[n % 4 / 2]));
+        d_p[0][n / 4][n % 4] = e * (d_p[0][n / 4][n % 4] - d[n % 4 / 2]);
       }
     } else {
       const auto row_of_slot = [&](int n) { return own + n % 4 / 2 * 8; };
       const auto key_of_slot = [&](int n) { return key + n / 4 * 8 + lane % 4 * 2 + n % 2; };
-      work_on_gradients<T>(x, d_p, slots, p, s, b, h, row_of_slot, key_of_slot);
+      work_on_gradients<T>(x[0], d_p[0], slots, p, s, b, h, row_of_slot, key_of_slot);
       const auto seen = [&](int t, int half) { return sees(p, s, b, h, own + half * 8, key + t) ? 1.f : -1.f; };
-      set_apart<T, D, S::KEYS, D, true>(out, k_tile, 0, seen);
+      set_apart<T, D, S::KEYS, D, true>(out[0], k_tile, 0, seen);
     }
-    accumulate<T, D, NT, D>(out, d_p, k_tile, 0);
+    u32 d_s[1][NT / 2][4];
+    pack_operands<T>(d_s[0], d_p[0]);
+    accumulate<T, D, 1, NT / 2, D>(out, d_s, right_rows<T, D>(k_tile));
     __syncthreads();
+    if (S::STAGES > 1) stage = 1 - stage;
+    else copy(after, 0);
+    key = after;
   }
   commit_copies();
   wait_for_copies<0>();
@@ -195,9 +165,18 @@ template <class T, int D> DEVICE void mma_query_gradients(const Params& p) {
 #pragma unroll
     for (int n = 0; n < D / 8; ++n) {
       if (n * 8 >= p.dim) break;
-      *(u32*)(d_q + n * 8) = pack((float)p.scale * out[n][half * 2], (float)p.scale * out[n][half * 2 + 1], T());
+      *(u32*)(d_q + n * 8) = pack((float)p.scale * out[0][n][half * 2], (float)p.scale * out[0][n][half * 2 + 1], T());
     }
   }
+}
+
+// Starts the copy of LSE and D of `ROWS` rows; beyond the sequence they are 0.
+template <int ROWS> DEVICE void copy_statistics(float* to, const Params& p, const Sequence& s, int h, int row) {
+  const int thread = threadIdx.x, i = row + thread % ROWS;
+  if (thread >= 2 * ROWS) return;
+  const bool there = i < s.q_len;
+  const Tensor& t = thread < ROWS ? p.lse : p.d;
+  copy_number_async(to + thread, there ? query_row<float>(t, s, h, i) : (const float*)t.data, there);
 }
 
 // Writes factor * out to the columns of a row that the block owns.
@@ -219,18 +198,19 @@ template <class T, int D> DEVICE void mma_key_gradients(const Params& p) {
   extern __shared__ __align__(128) u8 dynamic[];
   T* k_tile = (T*)dynamic;
   T* v_tile = k_tile + S::OWN * D;
-  T* q_tile = v_tile + S::OWN * D;
-  T* g_tile = q_tile + S::ROWS * D;  // dO
-  float* slots = (float*)(g_tile + S::ROWS * D) + threadIdx.x;
+  T* stages = v_tile + S::OWN * D;                                         // Q and dO of each
+  float* statistics = (float*)(stages + S::STAGES * 2 * S::ROWS * D);      // LSE and D of each
+  float* slots = statistics + S::STAGES * 2 * S::ROWS + threadIdx.x;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int kv_heads = p.q_heads / p.group, first = blockIdx.x % p.columns * S::OUT;
   const int hk = blockIdx.x / p.columns % kv_heads;
   const KeyTask& task = p.tasks[blockIdx.x / p.columns / kv_heads];
   const bool plain = is_plain(p);
   const float factor = (float)p.scale * LOG2_E;
-  float d_k[S::OUT / 8][4], d_v[S::OUT / 8][4];
-  clear(d_k);
-  clear(d_v);
+  float d_k[1][S::OUT / 8][4], d_v[1][S::OUT / 8][4];
+  clear(d_k[0]);
+  clear(d_v[0]);
+  const u32 k_rows = left_operand<T, D>(k_tile + warp * 16 * D), v_rows = left_operand<T, D>(v_tile + warp * 16 * D);
   for (int use = task.first_use; use < task.end_use; ++use) {
     const int b = p.uses[use].b, start = p.uses[use].first, own = start + warp * 16 + lane / 4;
     const Sequence& s = p.sequences[b];  // a reference: registers are scarce
@@ -238,47 +218,76 @@ template <class T, int D> DEVICE void mma_key_gradients(const Params& p) {
     const Range keys = {start, start + S::OWN}, rows = query_range(s, {start, start + p.uses[use].keys});
     copy_keys<T, D, S::OWN>(k_tile, p, p.k, s, hk, start, p.dim);
     copy_keys<T, D, S::OWN>(v_tile, p, p.v, s, hk, start, p.value_dim);
-    for (int h = hk * p.group; h < (hk + 1) * p.group; ++h) {
-      for (int row = rows.start / S::ROWS * S::ROWS; row < rows.end; row += S::ROWS) {
-        if (!any_block(p, s, b, h, {row, row + S::ROWS}, keys)) continue;
-        copy_queries<T, D, S::ROWS>(q_tile, p.q, s, h, row, p.dim);
-        copy_queries<T, D, S::ROWS>(g_tile, p.d_o, s, h, row, p.value_dim);
-        commit_copies();
-        wait_for_copies<0>();
-        __syncthreads();
-        float x[NT][4], d_p[NT][4];
-        clear(x);
-        clear(d_p);
-        multiply<T, D>(x, k_tile, q_tile);
-        multiply<T, D>(d_p, v_tile, g_tile);
-        if (plain && all_visible(p, s, {row, row + S::ROWS}, keys)) {
-#pragma unroll
-          for (int n = 0; n < 2 * NT; ++n) {
-            const int i = row + n / 2 * 8 + lane % 4 * 2 + n % 2;
-            const float lse = in_bits(*query_row<float>(p.lse, s, h, i)), d = *query_row<float>(p.d, s, h, i);
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-              float &e = x[n / 2][half * 2 + n % 2], &d_s = d_p[n / 2][half * 2 + n % 2];
-              e = exp2_of(fmaf(e, factor, -lse));
-              d_s = e * (d_s - d);
-            }
-          }
-        } else {
-          const auto row_of_slot = [&](int n) { return row + n / 4 * 8 + lane % 4 * 2 + n % 2; };
-          const auto key_of_slot = [&](int n) { return own + n % 4 / 2 * 8; };
-          work_on_gradients<T>(x, d_p, slots, p, s, b, h, row_of_slot, key_of_slot);
-          const auto seen = [&](int t, int half) {
-            const int i = row + t, j = own + half * 8;
-            if (!sees(p, s, b, h, i, j)) return -1.f;
-            return p.dropout ? (float)(kept(p, b, h, i, j / 4) >> j % 4 & 1) : 1.f;
-          };
-          set_apart<T, D, S::ROWS, S::OUT, false>(d_v, g_tile, first, seen);
-          set_apart<T, D, S::ROWS, S::OUT, true>(d_k, q_tile, first, seen);
+    // Query heads of the group, and of each its tiles of rows.
+    struct Step {
+      int h, row;
+    };
+    const int end = (hk + 1) * p.group, first_row = rows.start / S::ROWS * S::ROWS;
+    const auto next = [&](Step step) {
+      for (; step.h < end; ++step.h, step.row = first_row) {
+        for (; step.row < rows.end; step.row += S::ROWS) {
+          if (any_block(p, s, b, step.h, {step.row, step.row + S::ROWS}, keys)) return step;
         }
-        accumulate<T, D, NT, S::OUT>(d_v, x, g_tile, first);
-        accumulate<T, D, NT, S::OUT>(d_k, d_p, q_tile, first);
-        __syncthreads();
       }
+      return step;
+    };
+    const auto copy = [&](Step step, int stage) {
+      T* tile = stages + stage * 2 * S::ROWS * D;
+      if (step.h < end) {
+        copy_queries<T, D, S::ROWS>(tile, p.q, s, step.h, step.row, p.dim);
+        copy_queries<T, D, S::ROWS>(tile + S::ROWS * D, p.d_o, s, step.h, step.row, p.value_dim);
+        copy_statistics<S::ROWS>(statistics + stage * 2 * S::ROWS, p, s, step.h, step.row);
+      }
+      commit_copies();
+    };
+    int stage = 0;
+    Step step = next({hk * p.group, first_row});
+    copy(step, 0);
+    while (step.h < end) {
+      const Step after = next({step.h, step.row + S::ROWS});
+      const int h = step.h, row = step.row;
+      if (S::STAGES > 1) copy(after, 1 - stage);
+      wait_for_copies<S::STAGES - 1>();
+      __syncthreads();
+      T *q_tile = stages + stage * 2 * S::ROWS * D, *g_tile = q_tile + S::ROWS * D;
+      float x[1][NT][4], d_p[1][NT][4];
+      clear(x[0]);
+      clear(d_p[0]);
+      multiply<T, D>(x, k_rows, right_operand<T, D>(q_tile));
+      multiply<T, D>(d_p, v_rows, right_operand<T, D>(g_tile));
+      if (plain && all_visible(p, s, {row, row + S::ROWS}, keys)) {
+        const float* of_rows = statistics + stage * 2 * S::ROWS + lane % 4 * 2;
+#pragma unroll
+        for (int n = 0; n < 2 * NT; ++n) {
+          const float lse = in_bits(of_rows[n / 2 * 8 + n % 2]), d = of_rows[S::ROWS + n / 2 * 8 + n % 2];
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            float &e = x[0][n / 2][half * 2 + n % 2], &d_s = d_p[0][n / 2][half * 2 + n % 2];
+            e = exp2_of(fmaf(e, factor, -lse));
+            d_s = e * (d_s - d);
+          }
+        }
+      } else {
+        const auto row_of_slot = [&](int n) { return row + n / 4 * 8 + lane % 4 * 2 + n % 2; };
+        const auto key_of_slot = [&](int n) { return own + n % 4 / 2 * 8; };
+        work_on_gradients<T>(x[0], d_p[0], slots, p, s, b, h, row_of_slot, key_of_slot);
+        const auto seen = [&](int t, int half) {
+          const int i = row + t, j = own + half * 8;
+          if (!sees(p, s, b, h, i, j)) return -1.f;
+          return p.dropout ? (float)(kept(p, b, h, i, j / 4) >> j % 4 & 1) : 1.f;
+        };
+        set_apart<T, D, S::ROWS, S::OUT, false>(d_v[0], g_tile, first, seen);
+        set_apart<T, D, S::ROWS, S::OUT, true>(d_k[0], q_tile, first, seen);
+      }
+      u32 w[1][NT / 2][4];
+      pack_operands<T>(w[0], x[0]);
+      accumulate<T, D, 1, NT / 2, S::OUT>(d_v, w, right_rows<T, D>(g_tile, first / 8));
+      pack_operands<T>(w[0], d_p[0]);
+      accumulate<T, D, 1, NT / 2, S::OUT>(d_k, w, right_rows<T, D>(q_tile, first / 8));
+      __syncthreads();
+      if (S::STAGES > 1) stage = 1 - stage;
+      else copy(after, 0);
+      step = after;
     }
     commit_copies();
     wait_for_copies<0>();
@@ -289,8 +298,8 @@ template <class T, int D> DEVICE void mma_key_gradients(const Params& p) {
     const int n = warp * 16 + half * 8 + lane / 4;
     if (n >= task.rows) continue;
     const i64 row = task.row + n;
-    store_key_row<T, S::OUT>(row_of<T>(p.d_v, task.slot, hk, row), d_v, half, (float)p.keep, first, p.value_dim);
-    store_key_row<T, S::OUT>(row_of<T>(p.d_k, task.slot, hk, row), d_k, half, (float)p.scale, first, p.dim);
+    store_key_row<T, S::OUT>(row_of<T>(p.d_v, task.slot, hk, row), d_v[0], half, (float)p.keep, first, p.value_dim);
+    store_key_row<T, S::OUT>(row_of<T>(p.d_k, task.slot, hk, row), d_k[0], half, (float)p.scale, first, p.dim);
   }
 }
 

@@ -202,6 +202,11 @@ impl Kernel {
         // SAFETY: the function is loaded.
         unsafe { result::function::set_function_attribute(self.function.raw, attribute, bytes as i32) }
             .map_err(|error| CudaError::Driver { what: "asking for shared memory", code: code(error) })?;
+        // Of the memory that is cache or shared, as much shared as there is: else fewer blocks may share a multiprocessor.
+        // A wish, not a condition.
+        let (attribute, all) = (sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100);
+        // SAFETY: as above.
+        let _ = unsafe { result::function::set_function_attribute(self.function.raw, attribute, all) };
         self.function.shared.fetch_max(bytes, Relaxed);
         Ok(())
     }

@@ -8,15 +8,15 @@ use tilewright_cuda::attention::{AttentionPlan, DeviceGradients, DeviceInputs, D
 use tilewright_cuda::{Buffer, CudaAttention, CudaError, Device};
 use tilewright_scalar::bf16;
 
+/// Numbers that problems of the same size share: `Q`, `K`, `V`, `dO`.
+type Given = Rc<[Buffer<bf16>; 4]>;
+
 /// A problem's tensors on the device.
 struct Problem {
     method: CudaAttention,
     plan: AttentionPlan<f32>,
-    q: Buffer<bf16>,
-    k: Buffer<bf16>,
-    v: Buffer<bf16>,
+    given: Given,
     o: Buffer<bf16>,
-    d_o: Buffer<bf16>,
     d_q: Buffer<bf16>,
     d_k: Buffer<bf16>,
     d_v: Buffer<bf16>,
@@ -24,20 +24,13 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(device: &Device, spec: &AttentionSpec, backward: bool) -> Result<Self, CudaError> {
-        let filled = |seed: u64, shape: [usize; 4]| {
-            let values: Vec<bf16> = numbers(seed, shape.iter().product()).map(bf16::from_f32).collect();
-            Buffer::from_slice(device, "a tensor", &values)
-        };
+    fn new(device: &Device, spec: &AttentionSpec, given: Given, backward: bool) -> Result<Self, CudaError> {
         let empty =
             |shape: [usize; 4]| Buffer::uninit(device, "a tensor", if backward { shape.iter().product() } else { 0 });
         Ok(Self {
             method: CudaAttention::new(device.clone()),
             plan: AttentionPlan::new(device, spec)?,
-            q: filled(1, spec.q_shape())?,
-            k: filled(2, spec.k_shape())?,
-            v: filled(3, spec.v_shape())?,
-            d_o: if backward { filled(4, spec.o_shape())? } else { empty(spec.o_shape())? },
+            given,
             o: Buffer::uninit(device, "o", spec.o_shape().iter().product())?,
             lse: Buffer::uninit(device, "lse", spec.lse_shape().iter().product())?,
             d_q: empty(spec.q_shape())?,
@@ -47,14 +40,16 @@ impl Problem {
     }
 
     fn forward(&mut self) -> Result<(), BenchError> {
-        let inputs = DeviceInputs { q: &self.q, k: &self.k, v: &self.v, bias: None, sink: None };
+        let [q, k, v, _] = &*self.given;
+        let inputs = DeviceInputs { q, k, v, bias: None, sink: None };
         let mut out = DeviceOutputs { o: &mut self.o, lse: &mut self.lse };
         Ok(self.method.forward_on_device(&self.plan, &inputs, &mut out)?)
     }
 
     fn backward(&mut self) -> Result<(), BenchError> {
-        let inputs = DeviceInputs { q: &self.q, k: &self.k, v: &self.v, bias: None, sink: None };
-        let saved = DeviceSaved { o: &self.o, lse: &self.lse, d_o: &self.d_o, d_lse: None };
+        let [q, k, v, d_o] = &*self.given;
+        let inputs = DeviceInputs { q, k, v, bias: None, sink: None };
+        let saved = DeviceSaved { o: &self.o, lse: &self.lse, d_o, d_lse: None };
         let (d_q, d_k, d_v) = (&mut self.d_q, &mut self.d_k, &mut self.d_v);
         let mut gradients = DeviceGradients { d_q, d_k, d_v, d_bias: None, d_sink: None };
         Ok(self.method.backward_on_device(&self.plan, &inputs, &saved, &mut gradients)?)
@@ -66,11 +61,12 @@ pub(crate) fn jobs(device: &Device, size: Size) -> Result<Vec<Job>, BenchError> 
     let lengths: &[usize] = size.of(&[64], &[2048], &[2048, 8192, 16384]);
     // As many tokens and as wide a model whatever the length and the head, as in the papers on FlashAttention.
     let (tokens, width) = size.of((64, 128), (8192, 2048), (16384, 2048));
+    let given = given(device, [tokens * width; 4])?;
     for length in lengths {
         for head_dim in [64, 128] {
             for causal in [false, true] {
                 let spec = AttentionSpec::dense(tokens / length, width / head_dim, *length, *length, head_dim);
-                jobs.extend(both(device, &AttentionSpec { causal, ..spec })?);
+                jobs.extend(both(device, &AttentionSpec { causal, ..spec }, &given)?);
             }
         }
     }
@@ -84,9 +80,18 @@ fn describe(spec: &AttentionSpec) -> String {
     format!("b{batch} h{q_heads}/{kv_heads} n{} s{} d{head_dim}{mask}", spec.max_q_len(), spec.max_kv_len())
 }
 
+/// So many numbers each.
+fn given(device: &Device, lens: [usize; 4]) -> Result<Given, CudaError> {
+    let one = |seed: usize| {
+        let values: Vec<bf16> = numbers(seed as u64 + 1, lens[seed]).map(bf16::from_f32).collect();
+        Buffer::from_slice(device, "a tensor", &values)
+    };
+    Ok(Rc::new([one(0)?, one(1)?, one(2)?, one(3)?]))
+}
+
 /// Forward and backward of one problem; the warm-up of the first makes what the second needs.
-fn both(device: &Device, spec: &AttentionSpec) -> Result<[Job; 2], BenchError> {
-    let problem = Rc::new(RefCell::new(Problem::new(device, spec, true)?));
+fn both(device: &Device, spec: &AttentionSpec, given: &Given) -> Result<[Job; 2], BenchError> {
+    let problem = Rc::new(RefCell::new(Problem::new(device, spec, Rc::clone(given), true)?));
     let (n, s) = (spec.max_q_len() as f64, spec.max_kv_len() as f64);
     let pairs = if spec.causal { n * (s + 1.0) / 2.0 } else { n * s };
     // Two products forward, five backward, each of 2 d operations a pair that is seen.
@@ -109,9 +114,10 @@ fn both(device: &Device, spec: &AttentionSpec) -> Result<[Job; 2], BenchError> {
 fn decode(device: &Device, size: Size) -> Result<Job, BenchError> {
     let (batch, heads, keys) = size.of((1, 4, 512), (16, 32, 8192), (32, 32, 16384));
     let spec = AttentionSpec { kv_heads: heads / 4, ..AttentionSpec::dense(batch, heads, 1, keys, 128) };
-    let mut problem = Problem::new(device, &spec, false)?;
-    let all = [spec.q_shape(), spec.k_shape(), spec.v_shape(), spec.o_shape()];
-    let numbers: usize = all.iter().map(|shape| shape.iter().product::<usize>()).sum();
+    let [q, k, v, o] =
+        [spec.q_shape(), spec.k_shape(), spec.v_shape(), spec.o_shape()].map(|shape| shape.iter().product());
+    let mut problem = Problem::new(device, &spec, given(device, [q, k, v, 0])?, false)?;
+    let numbers: usize = q + k + v + o;
     Ok(Job {
         family: "attention",
         name: "decode bf16".into(),

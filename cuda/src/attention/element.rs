@@ -8,9 +8,9 @@ pub trait CudaElement: Element<Accum: Plain> + Plain {
     /// Kernels that do everything, by multiply-adds.
     #[doc(hidden)]
     const SIMT: &'static Unit;
-    /// Kernels by tensor cores, where there are any: forward and backward.
+    /// Kernels by tensor cores, where there are any: forward, backward and decoding.
     #[doc(hidden)]
-    const MMA: Option<[&'static Unit; 2]>;
+    const MMA: Option<[&'static Unit; 3]>;
     /// How kernels of this type are called.
     #[doc(hidden)]
     const SUFFIX: &'static str;
@@ -31,7 +31,7 @@ macro_rules! element {
     ($t:ty, $suffix:literal, $mma:expr, $widths:expr) => {
         impl CudaElement for $t {
             const SIMT: &'static Unit = unit!(concat!("attention_simt_", $suffix));
-            const MMA: Option<[&'static Unit; 2]> = $mma;
+            const MMA: Option<[&'static Unit; 3]> = $mma;
             const SUFFIX: &'static str = $suffix;
             const WIDTHS: [usize; 2] = $widths;
         }
@@ -39,5 +39,15 @@ macro_rules! element {
 }
 element!(f64, "f64", None, [128, 32]);
 element!(f32, "f32", None, [256, 128]);
-element!(f16, "f16", Some([unit!("attention_mma_f16"), unit!("attention_mma_backward_f16")]), [256, 128]);
-element!(bf16, "bf16", Some([unit!("attention_mma_bf16"), unit!("attention_mma_backward_bf16")]), [256, 128]);
+element!(
+    f16,
+    "f16",
+    Some([unit!("attention_mma_f16"), unit!("attention_mma_backward_f16"), unit!("attention_mma_decode_f16")]),
+    [256, 128]
+);
+element!(
+    bf16,
+    "bf16",
+    Some([unit!("attention_mma_bf16"), unit!("attention_mma_backward_bf16"), unit!("attention_mma_decode_bf16")]),
+    [256, 128]
+);
