@@ -5,8 +5,8 @@
 #     DIR/gpu-day.sh run DIR             runs them on the GPU of a machine without a Rust toolchain; results go to DIR/results
 #     DIR/gpu-day.sh dry DIR             the same on the software GPU, with few cases and tiny sizes; DIR/results-dry
 #
-# SIZE=small|full chooses the benchmark's problems (full). Exit code 0: every step passed; 1: some did not, and which ones is
-# said at the end; 2: no GPU, or a wrong call.
+# SIZE=small|full chooses the benchmark's problems (full), SUITE=quick|full|extensive the cases of `assay` (full). Exit code 0:
+# every step passed; 1: some did not, and which ones is said at the end; 2: no GPU, or a wrong call.
 set -euo pipefail
 
 refuse() {
@@ -119,7 +119,7 @@ results=$dir/results
 if [[ $mode == run ]]; then
     unset TILEWRIGHT_SOFTGPU
     probe "$dir"
-    all "$dir" "${SIZE:-full}" --subject cuda --suite full
+    all "$dir" "${SIZE:-full}" --subject cuda --suite "${SUITE:-full}"
 else
     results=$dir/results-dry
     export TILEWRIGHT_SOFTGPU=seed=0 LD_LIBRARY_PATH=$dir/softgpu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
