@@ -155,7 +155,7 @@ impl ResidentCompressor {
     }
 
     /// One step of one bucket: [`Compressor::compress`](tilewright_compression::Compressor::compress) on the device, with
-    /// the same bits ([`Policy::Any`] aside). Nothing waits, except that
+    /// the same bits ([`Policy::Any`](tilewright_compression::Policy::Any) aside). Nothing waits, except that
     ///
     /// * working memory grows when a bucket is larger than all before it;
     /// * [`NonFinite::Reject`] has to know before anything changes;
