@@ -123,6 +123,24 @@ fn decoding() -> Vec<Case> {
     ]
 }
 
+/// Few queries whose heads fill more than one tile of rows, in every head dimension that kernels are made for: rows of one tile
+/// differ in all that differs by head.
+fn few_rows_of_many_heads() -> Vec<Case> {
+    let spec = |dim: usize| AttentionSpec { kv_heads: 2, causal: true, ..AttentionSpec::dense(1, 10, 5, 90, dim) };
+    let mut cases: Vec<Case> = [32, 64, 96, 128, 256].map(|dim| Case::new("few rows", spec(dim))).into();
+    let mask = blocks(&spec(24), [2, 16], [false, false], &mut Random(9));
+    let slopes = (1..=10).map(|n| 0.03 * f64::from(n)).collect();
+    cases.extend([
+        Case { sink: true, bias: Some([false; 4]), ..Case::new("few rows, bias of each head", spec(40)) },
+        Case::new("few rows, alibi", AttentionSpec { alibi: Some(slopes), softcap: Some(2.0), ..spec(8) }),
+        Case::new("few rows, dropout", AttentionSpec { dropout: Some(Dropout { p: 0.3, seed: 3 }), ..spec(48) }),
+        Case::new("few rows, blocks of each head", AttentionSpec { block_mask: Some(mask), ..spec(24) }),
+        Case { odd: [None, Some((87, f64::INFINITY))], ..Case::new("few rows, odd value", spec(16)) },
+        Case { odd: [Some((88, f64::NAN)), None], ..Case::new("few rows, odd key", spec(16)) },
+    ]);
+    cases
+}
+
 /// Keys and values that are not finite and that some rows see: those rows show it, and no others do.
 fn odd_numbers() -> Vec<Case> {
     let spec = AttentionSpec { causal: true, ..AttentionSpec::dense(1, 2, 70, 70, 16) };
@@ -178,6 +196,7 @@ in_every_format! {
     each_dimension: dimensions();
     long_sequences: long();
     few_queries: decoding();
+    many_heads: few_rows_of_many_heads();
     not_finite: odd_numbers();
     everything_together: (0..40).map(|n| random_case(n, &[1, 8, 20, 40, 64])).collect::<Vec<_>>();
     everything_by_eights: (100..140).map(|n| random_case(n, &[8, 16, 24, 64, 72, 104, 136])).collect::<Vec<_>>();
