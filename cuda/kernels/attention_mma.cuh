@@ -36,6 +36,7 @@ DEVICE void copy_queries(T* tile, const Tensor& t, const Sequence& s, int h, int
   const int CHUNKS = D / 8, STEP = MMA_THREADS / CHUNKS, thread = anew(threadIdx.x), c = thread % CHUNKS, first = thread / CHUNKS;
   if (MMA_THREADS % CHUNKS && first >= STEP) return;
   const T* from = query_row<T>(t, s, h, row + first) + c * 8;
+  // Where there is nothing the address is not looked at.
   const int end = c * 8 < dim ? s.q_len - row : 0;
 #pragma unroll
   for (int r = first; r < ROWS; r += STEP) {
@@ -265,6 +266,22 @@ template <int NT> DEVICE void drop(float (&x)[NT][4], u32 dropped) {
   }
 }
 
+// From products of 16 rows to weights as the left operand of the next product, and what they make of statistics and output.
+template <class T, int NT, int COLUMNS, class RowOfTile>
+DEVICE void weigh(u32 (&weights)[NT / 2][4], float (&x)[NT][4], float (&m)[2], float (&l)[2], float (&o)[COLUMNS][4],
+                  float* slots, const Params& p, const Sequence& s, int b, int key, bool full, bool general, float factor,
+                  RowOfTile row_of_tile) {
+  u32 dropped = 0;
+  if (!full && !general && !p.dropout && !p.blocks.data) {
+    hide(x, s, key, row_of_tile);
+  } else if (general || p.dropout || !full) {
+    dropped = work_on<T, 4 * NT>(x, slots, p, s, b, key, general, row_of_tile);
+  }
+  online_softmax(x, m, l, o, factor);
+  if (p.dropout) drop(x, dropped);
+  pack_operands<T>(weights, x);
+}
+
 // FlashAttention-2, algorithm 1.
 template <class T, int D> DEVICE void mma_forward(const Params& p) {
   typedef Shape<D> S;
@@ -329,15 +346,8 @@ template <class T, int D> DEVICE void mma_forward(const Params& p) {
 #pragma unroll
     for (int mt = 0; mt < S::MT; ++mt) {
       const auto row_of_tile = [&](int n) { return Row{h, own + mt * 16 + n}; };
-      u32 dropped = 0;
-      if (!full && !general && !p.dropout && !p.blocks.data) {
-        hide(x[mt], s, key, row_of_tile);
-      } else if (general || p.dropout || !full) {
-        dropped = work_on<T, S::SLOTS>(x[mt], slots, p, s, b, key, general, row_of_tile);
-      }
-      online_softmax(x[mt], online.m[mt], online.l[mt], online.o[mt], factor);
-      if (p.dropout) drop(x[mt], dropped);
-      pack_operands<T>(weights[mt], x[mt]);
+      weigh<T>(weights[mt], x[mt], online.m[mt], online.l[mt], online.o[mt], slots, p, s, b, key, full, general, factor,
+               row_of_tile);
     }
     wait_for_copies<1>();
     __syncthreads();

@@ -138,15 +138,8 @@ template <class T, int D> DEVICE void mma_decode(const Params& p) {
     clear(x[0]);
     multiply<T, D>(x, q_rows, right_operand<T, D>(k_tile));
     const bool full = all_visible(p, s, rows, {key, key + S::KEYS});
-    u32 dropped = 0, weights[1][NT / 2][4];
-    if (!full && !general && !p.dropout && !p.blocks.data) {
-      hide(x[0], s, key, row_of_tile);
-    } else if (general || p.dropout || !full) {
-      dropped = work_on<T, 4 * NT>(x[0], slots, p, s, b, key, general, row_of_tile);
-    }
-    online_softmax(x[0], m, l, o[0], factor);
-    if (p.dropout) drop(x[0], dropped);
-    pack_operands<T>(weights[0], x[0]);
+    u32 weights[1][NT / 2][4];
+    weigh<T>(weights[0], x[0], m, l, o[0], slots, p, s, b, key, full, general, factor, row_of_tile);
     if (!full) apart<T, D, S::KEYS, Warp>(o, v_tile, p, s, b, key, row_of_tile);
     accumulate<T, D, 1, NT / 2, D>(o, weights, right_rows<T, D>(v_tile));
     __syncwarp();
