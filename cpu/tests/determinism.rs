@@ -50,6 +50,7 @@ proptest! {
     fn threads_change_nothing(case in cases()) {
         same_bits_on_any_pool::<f32>(&case)?;
         same_bits_on_any_pool::<bf16>(&case)?;
+        same_bits_on_any_pool::<f32>(&case.longer())?;
     }
 }
 

@@ -1,25 +1,32 @@
 //! The backward pass: FlashAttention-2, Algorithm 2, five products a pair of tiles and no atomics.
 //!
-//! `dK` and `dV` gather in tiles of keys, `dQ` in tiles of queries, and every pair of tiles adds to one of each. In step
-//! `s`, key tile `j` meets query tile `j + s`, around the corner: a step's pairs have no tile in common and run in
-//! parallel, and every tile gathers its terms in the order of the steps, however many threads there are.
+//! A task has a chunk of the keys of one head, whose `dK` and `dV` nobody else adds to, and takes every query tile that
+//! sees them past each of its key tiles. `dQ` gathers over the keys: each chunk has a sum of its own, and the sums are
+//! added in the order of the chunks, whichever is ready first. So every element has its terms in one order, however many
+//! threads there are.
 
 use super::CpuAttention;
 use super::bias;
 use super::float::{Float, Stored};
-use super::meeting::{KeySide, Meeting, QuerySide};
+use super::gather::{Gathering, Pages, Part, store};
+use super::meeting::{KeyGradients, KeySide, Meeting, QuerySide};
 use super::scores::Problem;
 use super::split;
 use super::tile::Tile;
-use ndarray::{Array3, Array4, ArrayViewMut4};
-use num_traits::Zero;
+use ndarray::{Array3, ArrayViewMut2};
+use num_traits::{One, Zero};
 use rayon::prelude::*;
-use tilewright_attention::tiling::{Coverage, Tiles, coverage, tiles};
-use tilewright_attention::{AttentionSpec, Gradients, Keys, Saved, tensors};
+use std::ops::Range;
+use tilewright_attention::tiling::{Coverage, Tiles, coverage, query_range, tiles};
+use tilewright_attention::{AttentionSpec, Gradients, Saved, tensors};
 use tilewright_scalar::Real;
 
-/// Bytes of packed tiles and gathering gradients held at a time, one key/value head's more at most.
-const WAVE_BYTES: usize = 16 << 20;
+/// Bytes of packed queries and of gathering gradients held at a time for each thread, one key/value head's more at most.
+const WAVE_BYTES: usize = 8 << 20;
+
+/// Keys of a chunk, about: so many that adding up the chunks' sums takes little of the time, so few that one head is work
+/// for many threads. The threads' number has no part in it, as it would change bits.
+const CHUNK: usize = 384;
 
 /// The problem, the forward's results, and `D`.
 #[derive(Clone, Copy, Debug)]
@@ -36,24 +43,39 @@ pub(super) fn run<T: Stored>(
     saved: &Saved<'_, T>,
     gradients: Gradients<'_, T>,
 ) {
+    let Gradients { d_q, mut d_k, mut d_v, d_bias, d_sink } = gradients;
     let spec = problem.spec;
     let d = row_dots(spec, saved);
     let context = Context { problem: *problem, saved, d: &d };
-    let mut slow = SlowGradients::new(problem, gradients.d_q, gradients.d_k, gradients.d_v);
     let sizes = method.backward_tiles::<T::Accum>(spec);
+    // Keys of no sequence have no gradient.
+    d_k.fill(T::default());
+    d_v.fill(T::default());
+    let mut pages = Pages::new(spec);
+    let mut query_outputs = split::query_tiles(spec, sizes.q, d_q);
+    let mut key_outputs = [&mut d_k, &mut d_v].map(|to| split::key_tiles(spec, sizes.k, to.view_mut()));
     let heads: Vec<_> = (0..spec.batch).flat_map(|b| (0..spec.kv_heads).map(move |hk| [b, hk])).collect();
     let mut rest = &heads[..];
     while !rest.is_empty() {
-        let count = wave::<T::Accum>(spec, rest);
-        run_wave(&context, &rest[..count], sizes, &mut slow);
-        rest = &rest[count..];
+        let (now, later) = rest.split_at(wave::<T::Accum>(spec, rest));
+        let mut heads: Vec<_> = now.iter().map(|at| Head::new(spec, *at, sizes.k)).collect();
+        for turn in 0..spec.q_heads / spec.kv_heads {
+            meet_queries(&context, sizes, &mut heads, turn, &mut query_outputs);
+        }
+        match (&mut pages, &mut key_outputs) {
+            (Some(pages), _) => heads.iter().for_each(|head| pages.add(spec, [head.b, head.hk], &head.keys)),
+            (None, [d_k, d_v]) => store_keys(problem, &heads, d_k, d_v),
+        }
+        rest = later;
     }
-    slow.finish();
-    if let Some(d_bias) = gradients.d_bias {
+    if let Some(pages) = pages {
+        pages.store(problem.scale, d_k, d_v);
+    }
+    if let Some(d_bias) = d_bias {
         let pieces = split::bias_pieces(d_bias, bias::TILE, bias::TILE);
         pieces.into_par_iter().for_each(|(task, d_bias)| context.bias_gradient(&task, d_bias));
     }
-    if let Some(mut d_sink) = gradients.d_sink {
+    if let Some(mut d_sink) = d_sink {
         for h in 0..spec.q_heads {
             d_sink[h] = context.sink_gradient(h);
         }
@@ -63,11 +85,12 @@ pub(super) fn run<T: Stored>(
 /// How many key/value heads fit the budget together, at least one.
 fn wave<A>(spec: &AttentionSpec, heads: &[[usize; 2]]) -> usize {
     let row = (spec.head_dim + spec.value_dim) * size_of::<A>();
-    let bytes = |b: usize| row * (5 * spec.kv_len(b) + 5 * spec.q_len(b)) / 2;
+    // Queries are packed twice over, and beside each head's dQ there is a chunk's.
+    let bytes = |b: usize| row * (spec.kv_len(b) + 3 * spec.q_len(b));
     let mut total = 0;
     let fits = heads.iter().take_while(|head| {
         total += bytes(head[0]);
-        total <= WAVE_BYTES
+        total <= WAVE_BYTES * rayon::current_num_threads()
     });
     fits.count().max(1)
 }
@@ -103,143 +126,116 @@ pub(super) fn row_dot<T: Stored>(spec: &AttentionSpec, saved: &Saved<'_, T>, b: 
     dot - saved.d_lse.map_or(zero, |d_lse| d_lse[[slot, h, row]])
 }
 
-/// The key tiles of one key/value head and the query tiles of the query head whose turn it is.
+/// A key/value head, and what gathers for its keys, tile by tile, over all query heads of its group.
 struct Head<A> {
     b: usize,
     hk: usize,
-    keys: Vec<KeySide<A>>,
-    queries: Vec<QuerySide<A>>,
+    keys: Vec<KeyGradients<A>>,
 }
 
 impl<A: Float> Head<A> {
-    fn steps(&self) -> usize {
-        self.keys.len().max(self.queries.len())
-    }
-
-    /// The pairs of one step.
-    fn pairs(&mut self, step: usize) -> Vec<(&mut KeySide<A>, &mut QuerySide<A>)> {
-        let steps = self.steps();
-        if step >= steps {
-            return Vec::new();
-        }
-        let mut queries: Vec<_> = self.queries.iter_mut().map(Some).collect();
-        queries.resize_with(steps, || None);
-        let meets = |(j, keys): (usize, _)| queries[(j + step) % steps].take().map(|queries| (keys, queries));
-        self.keys.iter_mut().enumerate().filter_map(meets).collect()
+    fn new(spec: &AttentionSpec, [b, hk]: [usize; 2], tile: usize) -> Self {
+        let gradients = |keys: Range<usize>| KeyGradients {
+            d_k: Tile::zeros(keys.len(), spec.head_dim),
+            d_v: Tile::zeros(keys.len(), spec.value_dim),
+            keys,
+        };
+        Self { b, hk, keys: tiles(0..spec.kv_len(b), tile).map(gradients).collect() }
     }
 }
 
-/// Some key/value heads, one query head of each at a time.
-fn run_wave<T: Stored>(
+/// The queries of one head, packed, and their gathering gradient.
+struct Queries<A> {
+    b: usize,
+    h: usize,
+    tiles: Vec<QuerySide<A>>,
+    d_q: Gathering<A>,
+}
+
+/// Some key/value heads meet the queries of one head of their groups, that of number `turn`.
+fn meet_queries<T: Stored>(
     context: &Context<'_, '_, '_, T>,
-    heads: &[[usize; 2]],
     sizes: Tiles,
-    slow: &mut SlowGradients<'_, T>,
+    heads: &mut [Head<T::Accum>],
+    turn: usize,
+    outputs: &mut [Vec<ArrayViewMut2<'_, T>>],
 ) {
-    let problem = &context.problem;
-    let (spec, group) = (problem.spec, problem.spec.q_heads / problem.spec.kv_heads);
-    let pack_keys = |&[b, hk]: &[usize; 2]| {
-        let keys: Vec<_> = tiles(0..spec.kv_len(b), sizes.k).collect();
-        let keys = keys.into_par_iter().map(|keys| KeySide::pack(problem, [b, hk], keys)).collect();
-        Head { b, hk, keys, queries: Vec::new() }
+    let (problem, spec) = (&context.problem, context.problem.spec);
+    let load = |head: &Head<T::Accum>| {
+        let (b, h) = (head.b, head.hk * (spec.q_heads / spec.kv_heads) + turn);
+        let rows: Vec<_> = tiles(0..spec.q_len(b), sizes.q).collect();
+        let sums = rows.iter().map(|rows| Tile::zeros(rows.len(), spec.head_dim)).collect();
+        let tiles = rows.into_par_iter().map(|rows| QuerySide::pack(context, [b, h], rows)).collect();
+        Queries { b, h, tiles, d_q: Gathering::new(sums) }
     };
-    let mut heads: Vec<Head<T::Accum>> = heads.par_iter().map(pack_keys).collect();
-    for g in 0..group {
-        heads.par_iter_mut().for_each(|head| {
-            let (b, h) = (head.b, head.hk * group + g);
-            let rows: Vec<_> = tiles(0..spec.q_len(b), sizes.q).collect();
-            head.queries = rows.into_par_iter().map(|rows| QuerySide::pack(context, [b, h], rows)).collect();
+    let queries: Vec<Queries<T::Accum>> = heads.par_iter().map(load).collect();
+    let chunk = (CHUNK / sizes.k).max(1);
+    let tasks = heads
+        .iter_mut()
+        .zip(&queries)
+        .flat_map(|(head, queries)| head.keys.chunks_mut(chunk).enumerate().map(move |(at, keys)| (queries, at, keys)));
+    // In this order: what a chunk adds to dQ then waits for few others.
+    tasks.par_bridge().for_each_init(
+        || (KeySide::default(), Meeting::new(problem)),
+        |(side, meeting), (queries, at, keys)| {
+            let part = meet_chunk(problem, sizes.q, queries, keys, side, meeting);
+            queries.d_q.add(at, part);
+        },
+    );
+    for Queries { b, h, d_q, .. } in queries {
+        let outputs = std::mem::take(&mut outputs[b * spec.q_heads + h]);
+        let sums = d_q.into_sums();
+        outputs.into_par_iter().zip(&sums).for_each(|(to, sum)| store(to, problem.scale, sum));
+    }
+}
+
+/// Every query tile passes each key tile of a chunk. Returns the chunk's part of `dQ`.
+fn meet_chunk<T: Stored>(
+    problem: &Problem<'_, '_, T>,
+    tile: usize,
+    queries: &Queries<T::Accum>,
+    chunk: &mut [KeyGradients<T::Accum>],
+    side: &mut KeySide<T::Accum>,
+    meeting: &mut Meeting<T::Accum>,
+) -> Part<T::Accum> {
+    let (spec, b, h) = (problem.spec, queries.b, queries.h);
+    let seen_by = |keys: Range<usize>| {
+        let rows = query_range(spec, b, keys);
+        rows.start / tile..rows.end.div_ceil(tile)
+    };
+    let (start, end) = (chunk.first().map_or(0, |tile| tile.keys.start), chunk.last().map_or(0, |tile| tile.keys.end));
+    let all = seen_by(start..end);
+    let zeros = |at: usize| Tile::zeros(queries.tiles[at].rows.len(), spec.head_dim);
+    let mut part = Part { first: all.start, tiles: all.map(zeros).collect() };
+    for gradients in chunk {
+        let keys = gradients.keys.clone();
+        let visible =
+            |at: &usize| coverage(spec, b, h, queries.tiles[*at].rows.clone(), keys.clone()) != Coverage::Empty;
+        let mut tiles = seen_by(keys.clone()).filter(visible).peekable();
+        if tiles.peek().is_some() {
+            side.load(problem, [b, spec.kv_head(h)], &keys);
+        }
+        for at in tiles {
+            let d_q = &mut part.tiles[at - part.first];
+            meeting.meet(problem, [b, h], &queries.tiles[at], side, d_q, gradients);
+        }
+    }
+    part
+}
+
+/// Rounds `dK` and `dV` of some heads to storage.
+fn store_keys<T: Stored>(
+    problem: &Problem<'_, '_, T>,
+    heads: &[Head<T::Accum>],
+    d_k: &mut [Vec<ArrayViewMut2<'_, T>>],
+    d_v: &mut [Vec<ArrayViewMut2<'_, T>>],
+) {
+    for head in heads {
+        let at = head.b * problem.spec.kv_heads + head.hk;
+        let outputs = std::mem::take(&mut d_k[at]).into_par_iter().zip(std::mem::take(&mut d_v[at]));
+        outputs.zip(&head.keys).for_each(|((d_k, d_v), keys)| {
+            store(d_k, problem.scale, &keys.d_k);
+            store(d_v, T::Accum::one(), &keys.d_v);
         });
-        let steps = heads.iter().map(Head::steps).max().unwrap_or(0);
-        for step in 0..steps {
-            let pairs: Vec<_> = heads
-                .iter_mut()
-                .flat_map(|head| {
-                    let at = [head.b, head.hk * group + g];
-                    head.pairs(step).into_iter().map(move |(keys, queries)| (at, keys, queries))
-                })
-                .filter(|([b, h], keys, queries)| {
-                    coverage(spec, *b, *h, queries.rows.clone(), keys.keys.clone()) != Coverage::Empty
-                })
-                .collect();
-            pairs.into_par_iter().with_max_len(1).for_each_init(
-                || Meeting::new(problem),
-                |meeting, (at, keys, queries)| meeting.meet(problem, at, queries, keys),
-            );
-        }
-        for head in &heads {
-            let h = head.hk * group + g;
-            head.queries.iter().for_each(|queries| slow.store_queries([head.b, h], queries));
-        }
     }
-    for head in &heads {
-        head.keys.iter().for_each(|keys| slow.store_keys([head.b, head.hk], keys));
-    }
-}
-
-/// Where finished tiles go. Pages may be shared, so what belongs to them is added up before it is rounded.
-struct SlowGradients<'a, T: Stored> {
-    spec: &'a AttentionSpec,
-    d_q: ArrayViewMut4<'a, T>,
-    d_k: ArrayViewMut4<'a, T>,
-    d_v: ArrayViewMut4<'a, T>,
-    scale: T::Accum,
-    pages: Option<[Array4<T::Accum>; 2]>,
-}
-
-impl<'a, T: Stored> SlowGradients<'a, T> {
-    fn new(
-        problem: &Problem<'a, '_, T>,
-        d_q: ArrayViewMut4<'a, T>,
-        mut d_k: ArrayViewMut4<'a, T>,
-        mut d_v: ArrayViewMut4<'a, T>,
-    ) -> Self {
-        let spec = problem.spec;
-        // Keys of no sequence have no gradient.
-        d_k.fill(T::default());
-        d_v.fill(T::default());
-        let zeros = |shape| Array4::from_elem(shape, T::Accum::zero());
-        let pages = matches!(spec.keys, Keys::Paged { .. }).then(|| [zeros(spec.k_shape()), zeros(spec.v_shape())]);
-        Self { spec, d_q, d_k, d_v, scale: problem.scale, pages }
-    }
-
-    fn store_queries(&mut self, [b, h]: [usize; 2], tile: &QuerySide<T::Accum>) {
-        for (r, i) in tile.rows.clone().enumerate() {
-            let (slot, row) = self.spec.query_slot(b, i);
-            store_row(self.d_q.view_mut(), [slot, h, row], self.scale, tile.d_q.row(r));
-        }
-    }
-
-    fn store_keys(&mut self, [b, hk]: [usize; 2], tile: &KeySide<T::Accum>) {
-        for (r, j) in tile.keys.clone().enumerate() {
-            let (slot, row) = self.spec.key_slot(b, j);
-            if let Some([d_k, d_v]) = &mut self.pages {
-                add_row(d_k, [slot, hk, row], &tile.d_k, r);
-                add_row(d_v, [slot, hk, row], &tile.d_v, r);
-                continue;
-            }
-            store_row(self.d_k.view_mut(), [slot, hk, row], self.scale, tile.d_k.row(r));
-            store_row(self.d_v.view_mut(), [slot, hk, row], num_traits::One::one(), tile.d_v.row(r));
-        }
-    }
-
-    fn finish(mut self) {
-        let Some([d_k, d_v]) = self.pages.take() else { return };
-        let scale = self.scale;
-        self.d_k.zip_mut_with(&d_k, |to, from| *to = T::from_accum(scale * *from));
-        self.d_v.zip_mut_with(&d_v, |to, from| *to = T::from_accum(*from));
-    }
-}
-
-/// Rounds `factor · row` to storage.
-fn store_row<T: Stored>(tensor: ArrayViewMut4<'_, T>, at: [usize; 3], factor: T::Accum, row: &[T::Accum]) {
-    let mut to = tensors::row_mut(tensor, at);
-    match to.as_slice_mut() {
-        Some(to) => to.iter_mut().zip(row).for_each(|(to, x)| *to = T::from_accum(factor * *x)),
-        None => to.iter_mut().zip(row).for_each(|(to, x)| *to = T::from_accum(factor * *x)),
-    }
-}
-
-fn add_row<A: Float>(tensor: &mut Array4<A>, at: [usize; 3], tile: &Tile<A>, r: usize) {
-    tensors::row_mut(tensor.view_mut(), at).iter_mut().zip(tile.row(r)).for_each(|(to, x)| *to += *x);
 }

@@ -7,7 +7,7 @@
 
 use super::float::{Float, mul_add};
 use super::isa::{Machine, stamped};
-use super::kernels::{ByRows, LANES, Layout, Left, ROWS, Right, STRIDE, Start, panels};
+use super::kernels::{ByRows, LANES, Layout, Left, ROWS, Right, STRIDE, Start, panels, prefetch};
 
 /// Interleaved sums of an inner product, on every instruction set: what a vector of AVX2 holds, as 16 registers are few.
 const SUMS: usize = LANES / 2;
@@ -77,7 +77,7 @@ fn sums_of<A: Float, M: Machine, const R: usize, const K: usize>(
     for at in (0..dim).step_by(SUMS) {
         if at.is_multiple_of(LANES) {
             // In the order of addresses, whichever key a step is at.
-            prefetch(keys[0].as_ptr().wrapping_add(at * K), K * LANES);
+            prefetch_ahead(keys[0].as_ptr().wrapping_add(at * K), K * LANES);
         }
         for r in 0..R {
             for key in 0..K {
@@ -145,7 +145,7 @@ fn weigh_by<A: Float, M: Machine, const R: usize>(
         let data = &v.data[first * v.stride..];
         let width = M::VECTOR / size_of::<A>() * M::VECTORS;
         for column in (0..columns).step_by(width) {
-            prefetch(data.as_ptr().wrapping_add(column * count), width * count);
+            prefetch_ahead(data.as_ptr().wrapping_add(column * count), width * count);
             let right = Right { data: &data[column..], columns: width.min(columns - column), layout };
             panels::<A, M, R>(ByRows(&p[first..]), right, count, &mut o[column..], o_stride, start);
         }
@@ -153,23 +153,13 @@ fn weigh_by<A: Float, M: Machine, const R: usize>(
     }
 }
 
-/// How far ahead of what is read memory is asked for: a page, as hardware prefetchers stop where a page ends.
+/// How far ahead of what is read memory is asked for, in bytes: a page, as hardware prefetchers stop where a page ends.
 const AHEAD: usize = 4096;
 
-/// Asks for the `count` elements that lie [`AHEAD`] bytes on from `from`. A hint: it changes nothing but time.
+/// Asks for the `count` elements that lie [`AHEAD`] bytes on from `from`.
 #[inline(always)]
-fn prefetch<A: Float>(from: *const A, count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let ahead = from.cast::<i8>().wrapping_add(AHEAD);
-        for line in (0..count * size_of::<A>()).step_by(64) {
-            // SAFETY: a prefetch reads nothing and faults on no address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (from, count);
+fn prefetch_ahead<A: Float>(from: *const A, count: usize) {
+    prefetch(from.wrapping_byte_add(AHEAD), count);
 }
 
 #[cfg(test)]

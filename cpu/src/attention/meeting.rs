@@ -14,33 +14,44 @@ use tilewright_attention::tiling::{Coverage, coverage, query_range};
 /// Query rows whose `P` and `dS` are kept at a time: long enough a sum for `dK` and `dV`, few enough for the cache.
 const BAND: usize = 16 * ROWS;
 
-/// One key tile, packed for three products, and the gradients that gather for it.
-#[derive(Debug)]
+/// One key tile, packed for three products.
+#[derive(Debug, Default)]
 pub(super) struct KeySide<A> {
-    pub(super) keys: Range<usize>,
+    keys: Range<usize>,
     k_t: Panels<A>,
     v_t: Panels<A>,
     k: Panels<A>,
     finite: bool,
+    rows: Tile<A>,
+}
+
+impl<A: Float> KeySide<A> {
+    /// Packs another tile, keeping the memory.
+    pub(super) fn load<T: Stored<Accum = A>>(
+        &mut self,
+        problem: &Problem<'_, '_, T>,
+        at: [usize; 2],
+        keys: &Range<usize>,
+    ) {
+        let (spec, isa, rows) = (problem.spec, problem.isa, &mut self.rows);
+        pack_keys(isa, rows, spec, problem.inputs.v, at, keys);
+        self.v_t.pack_transposed(isa, rows);
+        pack_keys(isa, rows, spec, problem.inputs.k, at, keys);
+        self.k_t.pack_transposed(isa, rows);
+        self.k.pack(isa, rows);
+        (self.keys, self.finite) = (keys.clone(), rows.finite());
+    }
+}
+
+/// What gathers for the keys of one tile.
+#[derive(Debug)]
+pub(super) struct KeyGradients<A> {
+    pub(super) keys: Range<usize>,
     pub(super) d_k: Tile<A>,
     pub(super) d_v: Tile<A>,
 }
 
-impl<A: Float> KeySide<A> {
-    pub(super) fn pack<T: Stored<Accum = A>>(problem: &Problem<'_, '_, T>, at: [usize; 2], keys: Range<usize>) -> Self {
-        let (spec, isa, mut rows) = (problem.spec, problem.isa, Tile::default());
-        let (mut k_t, mut v_t, mut k) = (Panels::default(), Panels::default(), Panels::default());
-        pack_keys(isa, &mut rows, spec, problem.inputs.v, at, &keys);
-        v_t.pack_transposed(isa, &rows);
-        pack_keys(isa, &mut rows, spec, problem.inputs.k, at, &keys);
-        k_t.pack_transposed(isa, &rows);
-        k.pack(isa, &rows);
-        let (d_k, d_v) = (Tile::zeros(keys.len(), spec.head_dim), Tile::zeros(keys.len(), spec.value_dim));
-        Self { keys, k_t, v_t, k, finite: rows.finite(), d_k, d_v }
-    }
-}
-
-/// One query tile of one head, packed for four products, and the gradient that gathers for it.
+/// One query tile of one head, packed for four products.
 #[derive(Debug)]
 pub(super) struct QuerySide<A> {
     pub(super) rows: Range<usize>,
@@ -53,7 +64,6 @@ pub(super) struct QuerySide<A> {
     /// LSE in base 2.
     lse: Vec<A>,
     d: Vec<A>,
-    pub(super) d_q: Tile<A>,
 }
 
 impl<A: Float> QuerySide<A> {
@@ -78,8 +88,7 @@ impl<A: Float> QuerySide<A> {
         };
         let lse = rows.clone().map(|i| context.saved.lse[at(i)] * A::LOG2_E).collect();
         let d = rows.clone().map(|i| context.d[at(i)]).collect();
-        let d_q = Tile::zeros(rows.len(), problem.spec.head_dim);
-        Self { rows, q_strips, d_o_strips, q, d_o, finite: [q_finite, tile.finite()], lse, d, d_q }
+        Self { rows, q_strips, d_o_strips, q, d_o, finite: [q_finite, tile.finite()], lse, d }
     }
 }
 
@@ -108,8 +117,10 @@ impl<A: Float> Meeting<A> {
         &mut self,
         problem: &Problem<'_, '_, T>,
         [b, h]: [usize; 2],
-        queries: &mut QuerySide<A>,
-        keys: &mut KeySide<A>,
+        queries: &QuerySide<A>,
+        keys: &KeySide<A>,
+        d_q: &mut Tile<A>,
+        gradients: &mut KeyGradients<A>,
     ) {
         let count = queries.rows.len();
         for band in (0..count).step_by(BAND).map(|start| start..count.min(start + BAND)) {
@@ -122,9 +133,9 @@ impl<A: Float> Meeting<A> {
             for first in band.clone().step_by(ROWS) {
                 let lanes = first..band.end.min(first + ROWS);
                 let strip = Strip::new(b, lanes.map(|r| (h, queries.rows.start + r)));
-                self.strip(problem, &strip, first, first - band.start, queries, keys);
+                self.strip(problem, &strip, first, first - band.start, queries, keys, d_q);
             }
-            self.gather_keys(problem, [b, h], &band, queries, keys);
+            self.gather_keys(problem, [b, h], &band, queries, gradients);
         }
     }
 
@@ -136,8 +147,9 @@ impl<A: Float> Meeting<A> {
         strip: &Strip,
         first: usize,
         at: usize,
-        queries: &mut QuerySide<A>,
+        queries: &QuerySide<A>,
         keys: &KeySide<A>,
+        d_q: &mut Tile<A>,
     ) {
         let (spec, isa, origin) = (problem.spec, problem.isa, keys.keys.start);
         let (p, d_s) = (&mut self.p[at * STRIDE..], &mut self.d_s[at * STRIDE..]);
@@ -149,6 +161,7 @@ impl<A: Float> Meeting<A> {
         } else {
             self.columns.all(keys.keys.clone());
         }
+        d_q.prefetch_strip(first);
         let (q, d_o) = (queries.q_strips.strip(first / ROWS), queries.d_o_strips.strip(first / ROWS));
         for run in &self.columns.runs {
             let (column, count) = (run.column, run.keys.len());
@@ -180,18 +193,18 @@ impl<A: Float> Meeting<A> {
             strip.mask(spec, &self.columns, p, A::zero());
             strip.mask(spec, &self.columns, d_s, A::zero());
         }
-        let d_q_stride = queries.d_q.stride();
+        let stride = d_q.stride();
         if keys.finite || !self.columns.partial {
             for run in &self.columns.runs {
                 let k = keys.k.right(0, spec.head_dim, run.column);
-                let d_q = queries.d_q.rows_from_mut(first);
-                kernels::product(isa, &d_s[run.column..], k, run.keys.len(), d_q, d_q_stride, Start::Sum);
+                let d_q = d_q.rows_from_mut(first);
+                kernels::product(isa, &d_s[run.column..], k, run.keys.len(), d_q, stride, Start::Sum);
             }
             return;
         }
         each_visible(spec, strip, &keys.keys, |r, column| {
             let weight = d_s[r * STRIDE + column];
-            add_row(queries.d_q.row_mut(first + r), weight, &keys.k, column);
+            add_row(d_q.row_mut(first + r), weight, &keys.k, column);
         });
     }
 
@@ -202,11 +215,11 @@ impl<A: Float> Meeting<A> {
         [b, h]: [usize; 2],
         band: &Range<usize>,
         queries: &QuerySide<A>,
-        keys: &mut KeySide<A>,
+        gradients: &mut KeyGradients<A>,
     ) {
-        let (spec, origin) = (problem.spec, queries.rows.start);
-        for first in (0..keys.keys.len()).step_by(ROWS) {
-            let own = keys.keys.start + first..keys.keys.end.min(keys.keys.start + first + ROWS);
+        let (spec, origin, keys) = (problem.spec, queries.rows.start, gradients.keys.clone());
+        for first in (0..keys.len()).step_by(ROWS) {
+            let own = keys.start + first..keys.end.min(keys.start + first + ROWS);
             // Rows of the query tile that see any of these keys.
             let mut rows = band.clone();
             if self.partial {
@@ -220,11 +233,12 @@ impl<A: Float> Meeting<A> {
             }
             let from = (rows.start - band.start) * STRIDE + first;
             let sides = [
-                (&self.p, &queries.d_o, queries.finite[1], &mut keys.d_v, spec.value_dim),
-                (&self.d_s, &queries.q, queries.finite[0], &mut keys.d_k, spec.head_dim),
+                (&self.p, &queries.d_o, queries.finite[1], &mut gradients.d_v, spec.value_dim),
+                (&self.d_s, &queries.q, queries.finite[0], &mut gradients.d_k, spec.head_dim),
             ];
             for (weights, right, finite, sums, dim) in sides {
                 let stride = sums.stride();
+                sums.prefetch_strip(first + ROWS);
                 if finite || !self.partial {
                     let left = Left { data: &weights[from..], stride: STRIDE };
                     let right = right.right(0, dim, rows.start);

@@ -4,8 +4,9 @@
 //! |---|---|---|
 //! | `forward` | a task's loop over packed key tiles; splits over keys and their merge | FlashAttention-2, Algorithm 1 |
 //! | `decode` | the same for few queries, over keys where they lie | |
-//! | `backward` | `D`, and steps in which disjoint pairs of tiles meet | FlashAttention-2, Algorithm 2 |
-//! | `meeting` | one such pair: five products | Algorithm 2, lines 11 to 17 |
+//! | `backward` | `D`, and chunks of keys that all queries pass | FlashAttention-2, Algorithm 2 |
+//! | `meeting` | a query tile and a key tile: five products | Algorithm 2, lines 11 to 17 |
+//! | `gather` | the sums of `dQ`, and where gradients go | |
 //! | `bias` | the gradients of bias and sink | |
 //! | `strip` | six query rows: which keys they compute, and what becomes of their scores | |
 //! | `scores` | scale, softcap, bias, ALiBi, mask and dropout, by rows and by tiles | |
@@ -23,6 +24,7 @@ mod decode;
 mod few;
 mod float;
 mod forward;
+mod gather;
 mod isa;
 mod kernels;
 mod meeting;
@@ -84,10 +86,7 @@ pub struct CpuAttention {
 }
 
 /// Bytes of a key tile's keys and values, about half of a small second-level cache.
-const FORWARD_BYTES: usize = 200 << 10;
-
-/// Bytes of a tile's rows in the backward pass, in one of the forms they are packed in.
-const BACKWARD_BYTES: usize = 100 << 10;
+const TILE_BYTES: usize = 200 << 10;
 
 /// Largest tile side, so that a task's tiles stay small whatever is asked for.
 const MAX_TILE: usize = kernels::MAX_KEYS;
@@ -134,19 +133,12 @@ impl CpuAttention {
 
     /// Tiles of the forward pass: keys and values of a tile together, and the rows they meet, stay in a core's cache.
     fn forward_tiles<A>(&self, spec: &AttentionSpec) -> Tiles {
-        self.tiles.unwrap_or_else(|| {
-            let row = (spec.head_dim + spec.value_dim) * size_of::<A>();
-            Tiles { q: 192, k: (FORWARD_BYTES / row / LEAST_TILE * LEAST_TILE).clamp(LEAST_TILE, MAX_TILE) }
-        })
+        self.tiles.unwrap_or(Tiles { q: 192, k: key_tile::<A>(spec) })
     }
 
-    /// Tiles of the backward pass: a pair, packed in all its forms, and a band of `P` and `dS` stay in a core's cache.
+    /// Tiles of the backward pass: so are one key tile and the queries that pass it, tile by tile.
     fn backward_tiles<A>(&self, spec: &AttentionSpec) -> Tiles {
-        self.tiles.unwrap_or_else(|| {
-            let row = (spec.head_dim + spec.value_dim) * size_of::<A>();
-            let side = (BACKWARD_BYTES / row / LEAST_TILE * LEAST_TILE).clamp(LEAST_TILE, 192);
-            Tiles { q: side, k: side }
-        })
+        self.tiles.unwrap_or(Tiles { q: LEAST_TILE, k: key_tile::<A>(spec) })
     }
 
     /// The numeric contract kept on tensors stored in `format`: sums, statistics and LSE in `f32`, or in `f64` where the
@@ -178,6 +170,12 @@ impl CpuAttention {
         }
         self.isa()
     }
+}
+
+/// Keys of a tile where no tiles are asked for.
+fn key_tile<A>(spec: &AttentionSpec) -> usize {
+    let row = (spec.head_dim + spec.value_dim) * size_of::<A>();
+    (TILE_BYTES / row / LEAST_TILE * LEAST_TILE).clamp(LEAST_TILE, MAX_TILE)
 }
 
 /// The tile of which `S` keys hold as many as they hold tiles, splits and merges of splits.

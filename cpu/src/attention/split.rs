@@ -4,7 +4,7 @@
 use ndarray::{ArrayViewMut, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, Axis, Dimension, RemoveAxis};
 use std::ops::Range;
 use tilewright_attention::tiling::tiles;
-use tilewright_attention::{AttentionSpec, Queries};
+use tilewright_attention::{AttentionSpec, Keys, Queries};
 
 /// The query rows a task owns: `rows` of every head in `heads` of sequence `b`.
 #[derive(Clone, Debug)]
@@ -47,21 +47,65 @@ pub(crate) fn query_pieces<'a, T>(
     tile: usize,
     tensor: ArrayViewMut4<'a, T>,
 ) -> Vec<ArrayViewMut3<'a, T>> {
-    let sequences: Vec<ArrayViewMut3<'a, T>> = match &spec.queries {
-        Queries::Padded { .. } => cut_all(tensor),
-        Queries::Packed { .. } => {
-            let whole = tensor.index_axis_move(Axis(0), 0);
-            cut(whole, 1, (0..spec.batch).map(|b| spec.q_len(b)))
-        }
-    };
     let mut pieces = Vec::new();
-    for (b, sequence) in sequences.into_iter().enumerate() {
+    for (b, sequence) in query_sequences(spec, tensor).into_iter().enumerate() {
         let heads = tiles(0..spec.q_heads, heads_per_task(spec, b));
         for heads in cut(sequence, 0, heads.map(|heads| heads.len())) {
             pieces.extend(cut(heads, 1, tiles(0..spec.q_len(b), tile).map(|rows| rows.len())));
         }
     }
     pieces
+}
+
+/// A tensor stored as queries are, cut into tiles of `tile` rows: those of every head of every sequence, in order.
+pub(crate) fn query_tiles<'a, T>(
+    spec: &AttentionSpec,
+    tile: usize,
+    tensor: ArrayViewMut4<'a, T>,
+) -> Vec<Vec<ArrayViewMut2<'a, T>>> {
+    head_tiles(query_sequences(spec, tensor), |b| spec.q_len(b), tile)
+}
+
+/// A tensor stored as keys are, likewise. Nothing of a paged one, for
+/// sequences may share pages.
+pub(crate) fn key_tiles<'a, T>(
+    spec: &AttentionSpec,
+    tile: usize,
+    tensor: ArrayViewMut4<'a, T>,
+) -> Vec<Vec<ArrayViewMut2<'a, T>>> {
+    let sequences = match &spec.keys {
+        Keys::Padded { .. } => cut_all(tensor),
+        Keys::Packed { .. } => {
+            let whole = tensor.index_axis_move(Axis(0), 0);
+            cut(whole, 1, (0..spec.batch).map(|b| spec.kv_len(b)))
+        }
+        Keys::Paged { .. } => return Vec::new(),
+    };
+    head_tiles(sequences, |b| spec.kv_len(b), tile)
+}
+
+fn query_sequences<'a, T>(spec: &AttentionSpec, tensor: ArrayViewMut4<'a, T>) -> Vec<ArrayViewMut3<'a, T>> {
+    match &spec.queries {
+        Queries::Padded { .. } => cut_all(tensor),
+        Queries::Packed { .. } => {
+            let whole = tensor.index_axis_move(Axis(0), 0);
+            cut(whole, 1, (0..spec.batch).map(|b| spec.q_len(b)))
+        }
+    }
+}
+
+/// Tiles of the first rows of every head; rows beyond a sequence's length are in none.
+fn head_tiles<T>(
+    sequences: Vec<ArrayViewMut3<'_, T>>,
+    length: impl Fn(usize) -> usize,
+    tile: usize,
+) -> Vec<Vec<ArrayViewMut2<'_, T>>> {
+    let mut heads = Vec::new();
+    for (b, sequence) in sequences.into_iter().enumerate() {
+        let cut_head = |head| cut(head, 0, tiles(0..length(b), tile).map(|rows| rows.len()));
+        heads.extend(cut_all(sequence).into_iter().map(cut_head));
+    }
+    heads
 }
 
 /// A bias-shaped tensor cut into tiles of rows and columns: its indices and `[rows, columns]` each.

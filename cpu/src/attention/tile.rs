@@ -79,6 +79,20 @@ impl<A: Float> Tile<A> {
         &mut self.data[i * self.stride..]
     }
 
+    /// Asks for the strip of rows that begins at `first`: sums that come late keep a whole product waiting.
+    pub(crate) fn prefetch_strip(&self, first: usize) {
+        for row in first..(first + ROWS).min(self.rows) {
+            kernels::prefetch(self.row(row).as_ptr(), self.columns);
+        }
+    }
+
+    /// `self += other`, of the same shape.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (to, x) in self.data.iter_mut().zip(&other.data) {
+            *to += *x;
+        }
+    }
+
     /// Packs `count` rows of `columns` elements.
     pub(crate) fn pack<'a, T: Stored<Accum = A>>(
         &mut self,
