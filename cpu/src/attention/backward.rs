@@ -8,7 +8,7 @@
 use super::CpuAttention;
 use super::bias;
 use super::float::{Float, Stored};
-use super::gather::{Gathering, Pages, Part, store};
+use super::gather::{Gathering, Pages, Part};
 use super::meeting::{KeyGradients, KeySide, Meeting, QuerySide};
 use super::scores::Problem;
 use super::split;
@@ -185,7 +185,7 @@ fn meet_queries<T: Stored>(
     for Queries { b, h, d_q, .. } in queries {
         let outputs = std::mem::take(&mut outputs[b * spec.q_heads + h]);
         let sums = d_q.into_sums();
-        outputs.into_par_iter().zip(&sums).for_each(|(to, sum)| store(to, problem.scale, sum));
+        outputs.into_par_iter().zip(&sums).for_each(|(to, sum)| sum.store(0, problem.scale, to));
     }
 }
 
@@ -234,8 +234,8 @@ fn store_keys<T: Stored>(
         let at = head.b * problem.spec.kv_heads + head.hk;
         let outputs = std::mem::take(&mut d_k[at]).into_par_iter().zip(std::mem::take(&mut d_v[at]));
         outputs.zip(&head.keys).for_each(|((d_k, d_v), keys)| {
-            store(d_k, problem.scale, &keys.d_k);
-            store(d_v, T::Accum::one(), &keys.d_v);
+            keys.d_k.store(0, problem.scale, d_k);
+            keys.d_v.store(0, T::Accum::one(), d_v);
         });
     }
 }

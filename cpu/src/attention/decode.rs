@@ -3,7 +3,7 @@
 
 use super::few;
 use super::float::Stored;
-use super::forward::{Online, Partial};
+use super::forward::Online;
 use super::kernels::{self, LANES, Left, ROWS, STRIDE, Start};
 use super::panels::Aligned;
 use super::scores::Problem;
@@ -45,10 +45,11 @@ pub(super) fn attend<T: Stored>(
     problem: &Problem<'_, '_, T>,
     task: &QueryTask,
     keys: Range<usize>,
-) -> Partial<T::Accum> {
+) -> Online<T::Accum> {
     let (spec, inputs, isa) = (problem.spec, problem.inputs, problem.isa);
     let head = [task.b, spec.kv_head(task.heads.start)];
-    let mut online = Online::new(problem, task, &keys);
+    let mut online = Online::default();
+    online.start(problem, task, &keys);
     let queries = scaled_queries(problem, task);
     let zeros = || Aligned::zeros(ROWS * STRIDE);
     let (mut scores, mut slope, mut columns, scaling) = (zeros(), zeros(), Columns::default(), problem.scaling());
@@ -87,7 +88,8 @@ pub(super) fn attend<T: Stored>(
             online.update(problem, at, &columns, &mut scores, finite, weigh, value);
         }
     }
-    online.finish()
+    online.finish();
+    online
 }
 
 /// Whether no key of a chunk can be masked for one row and seen by another.

@@ -10,6 +10,7 @@ use super::strip::{Columns, Scaling, Strip};
 use super::tile::{Tile, pack_keys, pack_queries};
 use super::{CpuAttention, SplitKv};
 use ndarray::{ArrayViewMut3, Axis};
+use num_traits::One;
 use rayon::prelude::*;
 use std::ops::Range;
 use tilewright_attention::merge::merge_row;
@@ -24,25 +25,19 @@ pub(super) const AUTO_SPLIT: usize = 1024;
 /// enough to run in parallel.
 const AUTO_ROWS: usize = 16;
 
-/// Bytes of packed keys and values held at a time, one key/value head's more at most.
-const PACKED_BYTES: usize = 16 << 20;
+/// Bytes of packed keys and values held at a time for each thread, one key/value head's more at most. Few, for they are
+/// used again and again: pages that the system has to hand out cost more than writing to them.
+const PACKED_BYTES: usize = 2 << 20;
 
 /// One tile of keys of one key/value head, packed for both products.
-#[derive(Debug)]
-pub(super) struct KeyTile<A> {
-    pub(super) keys: Range<usize>,
+#[derive(Debug, Default)]
+struct KeyTile<A> {
+    keys: Range<usize>,
     /// `Kᵀ`.
-    pub(super) k_t: Panels<A>,
-    pub(super) v: Panels<A>,
+    k_t: Panels<A>,
+    v: Panels<A>,
     /// Whether a masked weight of 0 may meet any of the values.
-    pub(super) finite: bool,
-}
-
-/// Normalised output and log-sum-exp of the rows of a task over some of the keys.
-#[derive(Debug)]
-pub(super) struct Partial<A> {
-    pub(super) o: Tile<A>,
-    pub(super) lse: Vec<A>,
+    finite: bool,
 }
 
 /// A task and the pieces of the outputs it owns.
@@ -59,19 +54,32 @@ pub(super) fn run<T: Stored>(method: &CpuAttention, problem: &Problem<'_, '_, T>
     let (direct, mut packed): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|(task, ..)| task.direct);
     direct.into_par_iter().for_each(|(task, o, lse)| {
         let splits = key_splits(method, spec, task).into_par_iter();
-        store(merge(splits.map(|keys| decode::attend(problem, task, keys)).collect()), task, o, lse);
+        store(merge(splits.map(|keys| decode::attend(problem, task, keys)).collect()).as_ref(), task, o, lse);
     });
+    let mut tiles = Vec::new();
     while !packed.is_empty() {
         let (heads, count) = wave(spec, &packed, size_of::<T::Accum>());
         let mut jobs: Vec<_> = packed.drain(..count).collect();
-        let tiles = pack(problem, &heads, sizes.k);
+        pack(problem, &heads, sizes.k, &mut tiles);
         // Longest first: the last to finish is a short one.
         jobs.sort_by_key(|(task, ..)| std::cmp::Reverse(work(spec, task)));
-        jobs.into_iter().par_bridge().for_each(|(task, o, lse)| {
+        jobs.into_iter().par_bridge().for_each_init(Worker::default, |worker, (task, o, lse)| {
             let head = [task.b, spec.kv_head(task.heads.start)];
             let own = heads.iter().position(|at| *at == head).map_or(&[][..], |at| &tiles[at]);
-            let splits = key_splits(method, spec, task).into_par_iter();
-            store(merge(splits.map(|keys| attend(problem, task, keys, own)).collect()), task, o, lse);
+            match key_splits(method, spec, task) {
+                splits if splits.len() == 1 => {
+                    worker.attend(problem, task, splits[0].clone(), own);
+                    store(Some(&worker.online), task, o, lse);
+                }
+                splits => {
+                    let attend = |keys| {
+                        let mut worker = Worker::default();
+                        worker.attend(problem, task, keys, own);
+                        worker.online
+                    };
+                    store(merge(splits.into_par_iter().map(attend).collect()).as_ref(), task, o, lse);
+                }
+            }
         });
     }
 }
@@ -83,7 +91,7 @@ fn wave<T: Stored>(spec: &AttentionSpec, jobs: &[Job<'_, '_, T>], bytes: usize) 
         let head = [task.b, spec.kv_head(task.heads.start)];
         if heads.last() != Some(&head) {
             total += spec.kv_len(task.b) * (spec.head_dim + spec.value_dim) * bytes;
-            if total > PACKED_BYTES && !heads.is_empty() {
+            if total > PACKED_BYTES * rayon::current_num_threads() && !heads.is_empty() {
                 return (heads, count);
             }
             heads.push(head);
@@ -97,23 +105,29 @@ fn work(spec: &AttentionSpec, task: &QueryTask) -> usize {
     key_range(spec, task.b, task.rows.clone()).len() * task.rows.len()
 }
 
-/// Packs every key tile of some key/value heads.
-fn pack<T: Stored>(problem: &Problem<'_, '_, T>, heads: &[[usize; 2]], tile: usize) -> Vec<Vec<KeyTile<T::Accum>>> {
-    let pack_one = |at: [usize; 2], keys: Range<usize>, scratch: &mut Tile<T::Accum>| {
-        let (spec, inputs, isa) = (problem.spec, problem.inputs, problem.isa);
-        let mut packed = KeyTile { keys, k_t: Panels::default(), v: Panels::default(), finite: true };
-        pack_keys(isa, scratch, spec, inputs.k, at, &packed.keys);
-        packed.k_t.pack_transposed(isa, scratch);
-        pack_keys(isa, scratch, spec, inputs.v, at, &packed.keys);
-        packed.v.pack(isa, scratch);
-        packed.finite = scratch.finite();
-        packed
-    };
-    let of_head = |at: &[usize; 2]| {
-        let keys: Vec<_> = tiles(0..problem.spec.kv_len(at[0]), tile).collect();
-        keys.into_par_iter().map_init(Tile::default, |scratch, keys| pack_one(*at, keys, scratch)).collect()
-    };
-    heads.par_iter().map(of_head).collect()
+/// Packs every key tile of some key/value heads, into the memory of what was packed before.
+fn pack<T: Stored>(
+    problem: &Problem<'_, '_, T>,
+    heads: &[[usize; 2]],
+    tile: usize,
+    packed: &mut Vec<Vec<KeyTile<T::Accum>>>,
+) {
+    let (spec, inputs, isa) = (problem.spec, problem.inputs, problem.isa);
+    let pack_one =
+        |at: [usize; 2], keys: Range<usize>, packed: &mut KeyTile<T::Accum>, scratch: &mut Tile<T::Accum>| {
+            pack_keys(isa, scratch, spec, inputs.k, at, &keys);
+            packed.k_t.pack_transposed(isa, scratch);
+            pack_keys(isa, scratch, spec, inputs.v, at, &keys);
+            packed.v.pack(isa, scratch);
+            (packed.keys, packed.finite) = (keys, scratch.finite());
+        };
+    packed.resize_with(heads.len(), Vec::new);
+    heads.par_iter().zip(packed).for_each(|(at, packed)| {
+        let keys: Vec<_> = tiles(0..spec.kv_len(at[0]), tile).collect();
+        packed.resize_with(keys.len(), KeyTile::default);
+        let each = keys.into_par_iter().zip(packed);
+        each.for_each_init(Tile::default, |scratch, (keys, packed)| pack_one(*at, keys, packed, scratch));
+    });
 }
 
 /// The ranges of keys a task is split into, at absolute multiples of the split's length. A function of the sequence's
@@ -129,25 +143,29 @@ fn key_splits(method: &CpuAttention, spec: &AttentionSpec, task: &QueryTask) -> 
     if keys.is_empty() { vec![keys] } else { tiles(keys, every).collect() }
 }
 
-/// A task's strips, with the running statistics and the unnormalised output of each.
-#[derive(Debug)]
+/// A task's strips, with the running statistics of each, and what comes of them.
+#[derive(Debug, Default)]
 pub(super) struct Online<A> {
     pub(super) strips: Vec<Strip>,
-    pub(super) running: Vec<Running<A>>,
-    /// Unnormalised output, relative to `m`: `Õ`.
+    running: Vec<Running<A>>,
+    /// Unnormalised output, relative to `m`: `Õ`; in the end `O`.
     pub(super) o: Tile<A>,
+    /// Log-sum-exp of the rows, in the end.
+    lse: Vec<A>,
 }
 
 impl<A: Float> Online<A> {
     /// Line 5. A sink is a key of score `sink` and value 0, seen before all others by the first split.
-    pub(super) fn new<T: Stored<Accum = A>>(
+    pub(super) fn start<T: Stored<Accum = A>>(
+        &mut self,
         problem: &Problem<'_, '_, T>,
         task: &QueryTask,
         keys: &Range<usize>,
-    ) -> Self {
+    ) {
         let spec = problem.spec;
         let lanes: Vec<_> = task.heads.clone().flat_map(|h| task.rows.clone().map(move |i| (h, i))).collect();
-        let strips: Vec<_> = lanes.chunks(ROWS).map(|lanes| Strip::new(task.b, lanes.iter().copied())).collect();
+        self.strips.clear();
+        self.strips.extend(lanes.chunks(ROWS).map(|lanes| Strip::new(task.b, lanes.iter().copied())));
         let first = keys.start == key_range(spec, task.b, task.rows.clone()).start;
         let sink = |h: usize| problem.inputs.sink.filter(|_| first).map_or(A::neg_infinity(), |sink| sink[h]);
         let start = |strip: &Strip| {
@@ -160,8 +178,9 @@ impl<A: Float> Online<A> {
             }
             running
         };
-        let running = strips.iter().map(start).collect();
-        Self { strips, running, o: Tile::zeros(lanes.len(), spec.value_dim) }
+        self.running.clear();
+        self.running.extend(self.strips.iter().map(start));
+        self.o.reset(lanes.len(), spec.value_dim);
     }
 
     /// Lines 9 and 10: finished scores of strip `at` become weights, and the values of their keys are added. `weigh`
@@ -204,64 +223,62 @@ impl<A: Float> Online<A> {
     }
 
     /// Lines 12 and 13: `O = Õ / ℓ`, `LSE = m + ln ℓ`; rows that saw nothing are 0 and −∞.
-    pub(super) fn finish(mut self) -> Partial<A> {
-        let mut lse = Vec::with_capacity(self.o.rows());
+    pub(super) fn finish(&mut self) {
+        self.lse.clear();
         for row in 0..self.o.rows() {
             let (strip, r) = (&self.running[row / ROWS], row % ROWS);
             let (m, l) = (strip.m[r], strip.l[r]);
             let o = self.o.row_mut(row);
             if m == A::neg_infinity() && !Real::is_nan(l) {
                 o.fill(A::zero());
-                lse.push(m);
+                self.lse.push(m);
                 continue;
             }
             for o in o {
                 *o = *o / l;
             }
-            lse.push(m * A::LN_2 + ln(l));
+            self.lse.push(m * A::LN_2 + ln(l));
         }
-        Partial { o: self.o, lse }
     }
 }
 
-/// Algorithm 1, lines 3 to 14, for the rows of a task over one range of keys.
-fn attend<T: Stored>(
-    problem: &Problem<'_, '_, T>,
-    task: &QueryTask,
-    keys: Range<usize>,
-    packed: &[KeyTile<T::Accum>],
-) -> Partial<T::Accum> {
-    let (spec, scaling) = (problem.spec, problem.scaling());
-    let mut online = Online::new(problem, task, &keys);
-    let mut q = Strips::default();
-    let mut rows = Tile::default();
-    pack_queries(problem.isa, &mut rows, spec, problem.inputs.q, [task.b, task.heads.start], &task.rows);
-    q.pack(&rows, scaling.queries);
-    let mut scratch = Scratch::new();
-    for tile in packed {
-        let own = tile.keys.start.max(keys.start)..tile.keys.end.min(keys.end);
-        if own.is_empty() {
-            continue;
-        }
-        let seen = coverage(spec, task.b, task.heads.start, task.rows.clone(), own.clone());
-        if seen != Coverage::Empty {
-            scratch.visit(problem, &scaling, &mut online, &q, tile, &own, seen == Coverage::Full);
-        }
-    }
-    online.finish()
-}
-
-/// What a strip's scores are computed in.
-struct Scratch<A> {
+/// What a thread needs for a task, kept from one to the next.
+#[derive(Debug, Default)]
+struct Worker<A> {
+    online: Online<A>,
+    rows: Tile<A>,
+    q: Strips<A>,
     columns: Columns,
     s: Aligned<A>,
     slope: Aligned<A>,
 }
 
-impl<A: Float> Scratch<A> {
-    fn new() -> Self {
-        let zeros = || Aligned::zeros(ROWS * STRIDE);
-        Self { columns: Columns::default(), s: zeros(), slope: zeros() }
+impl<A: Float> Worker<A> {
+    /// Algorithm 1, lines 3 to 14, for the rows of a task over one range of keys.
+    fn attend<T: Stored<Accum = A>>(
+        &mut self,
+        problem: &Problem<'_, '_, T>,
+        task: &QueryTask,
+        keys: Range<usize>,
+        packed: &[KeyTile<A>],
+    ) {
+        let (spec, scaling) = (problem.spec, problem.scaling());
+        self.online.start(problem, task, &keys);
+        pack_queries(problem.isa, &mut self.rows, spec, problem.inputs.q, [task.b, task.heads.start], &task.rows);
+        self.q.pack(&self.rows, scaling.queries);
+        self.s.resize(ROWS * STRIDE);
+        self.slope.resize(ROWS * STRIDE);
+        for tile in packed {
+            let own = tile.keys.start.max(keys.start)..tile.keys.end.min(keys.end);
+            if own.is_empty() {
+                continue;
+            }
+            let seen = coverage(spec, task.b, task.heads.start, task.rows.clone(), own.clone());
+            if seen != Coverage::Empty {
+                self.visit(problem, &scaling, tile, &own, seen == Coverage::Full);
+            }
+        }
+        self.online.finish();
     }
 
     /// Every strip of a task meets the keys `own` of one tile.
@@ -269,13 +286,11 @@ impl<A: Float> Scratch<A> {
         &mut self,
         problem: &Problem<'_, '_, T>,
         scaling: &Scaling<A>,
-        online: &mut Online<A>,
-        q: &Strips<A>,
         tile: &KeyTile<A>,
         own: &Range<usize>,
         full: bool,
     ) {
-        let (spec, origin) = (problem.spec, tile.keys.start);
+        let (spec, origin, online) = (problem.spec, tile.keys.start, &mut self.online);
         for at in 0..online.strips.len() {
             if full && own.start == origin {
                 self.columns.all(own.clone());
@@ -285,7 +300,7 @@ impl<A: Float> Scratch<A> {
             if self.columns.runs.is_empty() {
                 continue;
             }
-            let left = Left { data: q.strip(at), stride: ROWS };
+            let left = Left { data: self.q.strip(at), stride: ROWS };
             for run in &self.columns.runs {
                 let right = tile.k_t.right(run.keys.start - origin, run.keys.len(), 0);
                 let s = &mut self.s[run.column..];
@@ -305,8 +320,8 @@ impl<A: Float> Scratch<A> {
 }
 
 /// Merges the splits in ascending order of keys, row by row.
-fn merge<A: Float>(partials: Vec<Partial<A>>) -> Option<Partial<A>> {
-    partials.into_iter().reduce(|mut into, from| {
+fn merge<A: Float>(splits: Vec<Online<A>>) -> Option<Online<A>> {
+    splits.into_iter().reduce(|mut into, from| {
         for i in 0..into.lse.len() {
             merge_row(into.o.row_mut(i), &mut into.lse[i], from.o.row(i), from.lse[i]);
         }
@@ -316,18 +331,15 @@ fn merge<A: Float>(partials: Vec<Partial<A>>) -> Option<Partial<A>> {
 
 /// Rounds to storage. `lse` has a last axis of length 1.
 fn store<T: Stored>(
-    rows: Option<Partial<T::Accum>>,
+    rows: Option<&Online<T::Accum>>,
     task: &QueryTask,
     mut o: ArrayViewMut3<'_, T>,
     mut lse: ArrayViewMut3<'_, T::Accum>,
 ) {
     let Some(rows) = rows else { return };
-    for row in 0..rows.lse.len() {
-        let (head, i) = (row / task.rows.len(), row % task.rows.len());
-        lse[[head, i, 0]] = rows.lse[row];
-        let mut to = o.index_axis_mut(Axis(0), head);
-        for (o, x) in to.index_axis_mut(Axis(0), i).iter_mut().zip(rows.o.row(row)) {
-            *o = T::from_accum(*x);
-        }
+    for (head, (o, lse)) in o.outer_iter_mut().zip(lse.outer_iter_mut()).enumerate() {
+        let first = head * task.rows.len();
+        rows.o.store(first, T::Accum::one(), o);
+        lse.into_iter().zip(&rows.lse[first..]).for_each(|(to, lse)| *to = *lse);
     }
 }

@@ -3,7 +3,7 @@
 use super::float::{Float, Stored};
 use super::meeting::KeyGradients;
 use super::tile::Tile;
-use ndarray::{Array4, ArrayViewMut2, ArrayViewMut4};
+use ndarray::{Array4, ArrayViewMut4};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use tilewright_attention::{AttentionSpec, Keys, tensors};
@@ -49,16 +49,6 @@ impl<A: Float> Gathering<A> {
     /// The sums, once all parts have come.
     pub(super) fn into_sums(self) -> Vec<Tile<A>> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner).tiles
-    }
-}
-
-/// Rounds `factor · from` to storage.
-pub(super) fn store<T: Stored>(mut to: ArrayViewMut2<'_, T>, factor: T::Accum, from: &Tile<T::Accum>) {
-    for (r, mut to) in to.outer_iter_mut().enumerate() {
-        match to.as_slice_mut() {
-            Some(to) => to.iter_mut().zip(from.row(r)).for_each(|(to, x)| *to = T::from_accum(factor * *x)),
-            None => to.iter_mut().zip(from.row(r)).for_each(|(to, x)| *to = T::from_accum(factor * *x)),
-        }
     }
 }
 
@@ -121,7 +111,9 @@ mod tests {
 
     fn sums(order: &[usize]) -> Vec<u32> {
         let gathering = Gathering::new(vec![Tile::zeros(2, 3); 3]);
-        order.iter().for_each(|&at| gathering.add(at, part(at)));
+        for &at in order {
+            gathering.add(at, part(at));
+        }
         gathering
             .into_sums()
             .iter()

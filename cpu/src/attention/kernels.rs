@@ -236,14 +236,20 @@ fn tile<A: Float, M: Machine, const R: usize, const C: usize>(
         }
     }
     assert!(k == 0 || ((k - 1) * stride + C <= b.len() && a.holds(k)), "a product's operands are shorter than it");
-    for kk in 0..k {
-        // SAFETY: `kk < k`, and the last row of `B` ends within it, as does what `a` holds, says the line above.
-        let (a, b) = unsafe { (a.at(kk), b.get_unchecked(kk * stride..kk * stride + C)) };
-        for r in 0..R {
-            for lane in 0..C {
-                sums[r][lane] = mul_add::<A, M>(a[r], b[lane], sums[r][lane]);
-            }
+    // By fours: the branch at the end of so short a loop is then foreseen, and the next tile begins before this one ends.
+    let whole = k - k % 4;
+    for kk in (0..whole).step_by(4) {
+        for ahead in 0..4 {
+            // SAFETY: `kk + ahead < k`, and the last row of `B` ends within it, as does what `a` holds, says the line above.
+            let (a, b) =
+                unsafe { (a.at(kk + ahead), b.get_unchecked((kk + ahead) * stride..(kk + ahead) * stride + C)) };
+            add_outer::<A, M, R, C>(a, b, &mut sums);
         }
+    }
+    for kk in whole..k {
+        // SAFETY: `kk < k`, likewise.
+        let (a, b) = unsafe { (a.at(kk), b.get_unchecked(kk * stride..kk * stride + C)) };
+        add_outer::<A, M, R, C>(a, b, &mut sums);
     }
     for r in 0..R {
         c[r * c_stride..][..C].copy_from_slice(&sums[r]);
@@ -263,6 +269,16 @@ pub(super) fn prefetch<A: Float>(from: *const A, count: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (from, count);
+}
+
+/// `sums += a ⊗ b`.
+#[inline(always)]
+fn add_outer<A: Float, M: Machine, const R: usize, const C: usize>(a: [A; R], b: &[A], sums: &mut [[A; C]; R]) {
+    for r in 0..R {
+        for lane in 0..C {
+            sums[r][lane] = mul_add::<A, M>(a[r], b[lane], sums[r][lane]);
+        }
+    }
 }
 
 /// The running statistics of a strip's rows, in base 2.

@@ -2,7 +2,7 @@
 
 use super::float::Float;
 use super::isa::Isa;
-use super::kernels::{Layout, ROWS, Right};
+use super::kernels::{LANES, Layout, ROWS, Right};
 use super::tile::Tile;
 use std::ops::{Deref, DerefMut};
 
@@ -18,14 +18,16 @@ impl<A: Float> Aligned<A> {
 
     pub(crate) fn zeros(length: usize) -> Self {
         let mut aligned = Self::default();
-        aligned.reset(length);
+        aligned.resize(length);
         aligned
     }
 
-    /// Makes this so many zeros, keeping its memory.
-    fn reset(&mut self, length: usize) {
+    /// Makes this so many elements; those that were there before may have any values afterwards.
+    pub(crate) fn resize(&mut self, length: usize) {
+        if self.len() == length {
+            return;
+        }
         let spare = Self::LINE / size_of::<A>();
-        self.data.clear();
         self.data.resize(length + spare, A::zero());
         self.first = self.data.as_ptr().align_offset(Self::LINE).min(spare);
         self.data.truncate(self.first + length);
@@ -59,7 +61,7 @@ pub(crate) struct Panels<A> {
 impl<A: Float> Panels<A> {
     fn reset(&mut self, isa: Isa, depth: usize, columns: usize) {
         (self.depth, self.columns, self.panel) = (depth, columns, isa.panel(size_of::<A>()));
-        self.data.reset(columns.next_multiple_of(isa.unit(size_of::<A>())) * depth);
+        self.data.resize(columns.next_multiple_of(isa.unit(size_of::<A>())) * depth);
     }
 
     /// Each panel with its first column and its width.
@@ -76,7 +78,7 @@ impl<A: Float> Panels<A> {
         for (first, width, panel) in self.panels_mut() {
             let used = width.min(tile.columns() - first);
             for (r, row) in panel.chunks_exact_mut(width).enumerate() {
-                row[..used].copy_from_slice(&tile.row(r)[first..][..used]);
+                copy_row(&tile.row(r)[first..][..used], row);
             }
         }
     }
@@ -85,6 +87,10 @@ impl<A: Float> Panels<A> {
     pub(crate) fn pack_transposed(&mut self, isa: Isa, tile: &Tile<A>) {
         self.reset(isa, tile.columns(), tile.rows());
         for (first, width, panel) in self.panels_mut() {
+            let used = width.min(tile.rows() - first);
+            if used < width {
+                panel.chunks_exact_mut(width).for_each(|row| row[used..].fill(A::zero()));
+            }
             // A few rows at a time, so that what is read and what is written both stay in the nearest cache.
             for group in (0..width).step_by(8) {
                 let rows: Vec<&[A]> =
@@ -115,6 +121,18 @@ impl<A: Float> Panels<A> {
         let width = self.panel.min(self.data.len() / self.depth - first);
         self.data[first * self.depth + row * width + column - first]
     }
+}
+
+/// Copies a row into one that may be longer, and fills that up with zeros. One of [`LANES`] has a case of its own: calling
+/// the library for so little costs more than the copy.
+fn copy_row<A: Float>(from: &[A], to: &mut [A]) {
+    if let (Ok(from), Ok(to)) = (<&[A; LANES]>::try_from(from), <&mut [A; LANES]>::try_from(&mut *to)) {
+        *to = *from;
+        return;
+    }
+    let (copied, padding) = to.split_at_mut(from.len());
+    copied.copy_from_slice(from);
+    padding.fill(A::zero());
 }
 
 /// A left factor as strips of [`ROWS`] rows, each the transpose of its rows times `factor`.

@@ -4,7 +4,7 @@ use super::float::{Float, Stored};
 use super::isa::Isa;
 use super::kernels::{self, LANES, Left, ROWS, Start};
 use super::panels::{Panels, Strips};
-use ndarray::{ArrayView1, ArrayView4};
+use ndarray::{ArrayView1, ArrayView4, ArrayViewMut2};
 use std::ops::Range;
 use tilewright_attention::{AttentionSpec, tensors};
 
@@ -90,6 +90,17 @@ impl<A: Float> Tile<A> {
     pub(crate) fn add(&mut self, other: &Self) {
         for (to, x) in self.data.iter_mut().zip(&other.data) {
             *to += *x;
+        }
+    }
+
+    /// Rounds `factor ·` the rows from `first` on to storage.
+    pub(crate) fn store<T: Stored<Accum = A>>(&self, first: usize, factor: A, mut to: ArrayViewMut2<'_, T>) {
+        for (r, mut to) in to.outer_iter_mut().enumerate() {
+            let row = self.row(first + r);
+            match to.as_slice_mut() {
+                Some(to) => to.iter_mut().zip(row).for_each(|(to, x)| *to = T::from_accum(factor * *x)),
+                None => to.iter_mut().zip(row).for_each(|(to, x)| *to = T::from_accum(factor * *x)),
+            }
         }
     }
 
