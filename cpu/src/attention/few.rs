@@ -5,7 +5,7 @@
 // What is inlined into a function with a target feature is compiled with it, and only that is.
 #![allow(clippy::inline_always)]
 
-use super::float::{Float, mul_add};
+use super::float::{Float, Widen, mul_add};
 use super::isa::{Machine, stamped};
 use super::kernels::{ByRows, LANES, Layout, Left, ROWS, Right, STRIDE, Start, panels, prefetch};
 
@@ -17,31 +17,36 @@ const DEPTH: usize = 8;
 
 stamped! {
     /// `S[r, c] ← q_r · k_c` for the rows of `q`, of whole lanes, and `n` rows of `k`.
-    pub(crate) fn dots<A: Float>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) = dots_body
+    pub(crate) fn dots<A: Float, B: Widen<A>>(q: &[&[A]], k: Left<'_, B>, n: usize, s: &mut [A]) = dots_body
 }
 
 #[inline(always)]
-fn dots_body<A: Float, M: Machine>(q: &[&[A]], k: Left<'_, A>, n: usize, s: &mut [A]) {
+fn dots_body<A: Float, B: Widen<A>, M: Machine>(q: &[&[A]], k: Left<'_, B>, n: usize, s: &mut [A]) {
     match *q {
-        [a] => dots_by::<A, M, 1, 8>([a], k, n, s),
-        [a, b] => dots_by::<A, M, 2, 4>([a, b], k, n, s),
-        [a, b, c] => dots_by::<A, M, 3, 2>([a, b, c], k, n, s),
-        [a, b, c, d] => dots_by::<A, M, 4, 2>([a, b, c, d], k, n, s),
-        [a, b, c, d, e] => dots_by::<A, M, 5, 2>([a, b, c, d, e], k, n, s),
-        [a, b, c, d, e, f, ..] => dots_by::<A, M, 6, 2>([a, b, c, d, e, f], k, n, s),
+        [a] => dots_by::<A, B, M, 1, 8>([a], k, n, s),
+        [a, b] => dots_by::<A, B, M, 2, 4>([a, b], k, n, s),
+        [a, b, c] => dots_by::<A, B, M, 3, 2>([a, b, c], k, n, s),
+        [a, b, c, d] => dots_by::<A, B, M, 4, 2>([a, b, c, d], k, n, s),
+        [a, b, c, d, e] => dots_by::<A, B, M, 5, 2>([a, b, c, d, e], k, n, s),
+        [a, b, c, d, e, f, ..] => dots_by::<A, B, M, 6, 2>([a, b, c, d, e, f], k, n, s),
         [] => {}
     }
 }
 
 /// `R` rows against `K` keys at a time: as many sums as registers hold.
 #[inline(always)]
-fn dots_by<A: Float, M: Machine, const R: usize, const K: usize>(q: [&[A]; R], k: Left<'_, A>, n: usize, s: &mut [A]) {
+fn dots_by<A: Float, B: Widen<A>, M: Machine, const R: usize, const K: usize>(
+    q: [&[A]; R],
+    k: Left<'_, B>,
+    n: usize,
+    s: &mut [A],
+) {
     let dim = q[0].len() - q[0].len() % LANES;
     let q = q.map(|q| &q[..dim]);
     let mut at = 0;
     while at + K <= n {
-        let keys: [&[A]; K] = std::array::from_fn(|key| &k.data[(at + key) * k.stride..][..dim]);
-        let sums = sums_of::<A, M, R, K>(&q, &keys);
+        let keys: [&[B]; K] = std::array::from_fn(|key| &k.data[(at + key) * k.stride..][..dim]);
+        let sums = sums_of::<A, B, M, R, K>(&q, &keys);
         for r in 0..R {
             for key in 0..K {
                 s[r * STRIDE + at + key] = total(sums[r][key]);
@@ -50,7 +55,7 @@ fn dots_by<A: Float, M: Machine, const R: usize, const K: usize>(q: [&[A]; R], k
         at += K;
     }
     while at < n {
-        let sums = sums_of::<A, M, R, 1>(&q, &[&k.data[at * k.stride..][..dim]]);
+        let sums = sums_of::<A, B, M, R, 1>(&q, &[&k.data[at * k.stride..][..dim]]);
         for r in 0..R {
             s[r * STRIDE + at] = total(sums[r][0]);
         }
@@ -67,9 +72,9 @@ fn total<A: Float>(lanes: [A; SUMS]) -> A {
 
 /// Inner products of `R` rows and `K` keys, by lanes.
 #[inline(always)]
-fn sums_of<A: Float, M: Machine, const R: usize, const K: usize>(
+fn sums_of<A: Float, B: Widen<A>, M: Machine, const R: usize, const K: usize>(
     q: &[&[A]; R],
-    keys: &[&[A]; K],
+    keys: &[&[B]; K],
 ) -> [[[A; SUMS]; K]; R] {
     let mut sums = [[[A::zero(); SUMS]; K]; R];
     let dim = q[0].len();
@@ -83,7 +88,8 @@ fn sums_of<A: Float, M: Machine, const R: usize, const K: usize>(
             for key in 0..K {
                 for lane in 0..SUMS {
                     // SAFETY: `at + lane` is at most the last index of a whole number of lanes, which all rows have.
-                    let (q, k) = unsafe { (*q[r].get_unchecked(at + lane), *keys[key].get_unchecked(at + lane)) };
+                    let (q, k) =
+                        unsafe { (*q[r].get_unchecked(at + lane), keys[key].get_unchecked(at + lane).widen()) };
                     sums[r][key][lane] = mul_add::<A, M>(q, k, sums[r][key][lane]);
                 }
             }
@@ -96,10 +102,10 @@ fn sums_of<A: Float, M: Machine, const R: usize, const K: usize>(
 stamped! {
     /// `O ← start + P·V` for `rows` rows of weights, [`STRIDE`] apart, and `n` rows of `v`, at least one. Rows up to the end of a strip
     /// may be overwritten too.
-    pub(crate) fn weigh<A: Float>(
+    pub(crate) fn weigh<A: Float, B: Widen<A>>(
         p: &[A],
         rows: usize,
-        v: Left<'_, A>,
+        v: Left<'_, B>,
         n: usize,
         o: &mut [A],
         o_stride: usize,
@@ -109,10 +115,10 @@ stamped! {
 }
 
 #[inline(always)]
-fn weigh_body<A: Float, M: Machine>(
+fn weigh_body<A: Float, B: Widen<A>, M: Machine>(
     p: &[A],
     rows: usize,
-    v: Left<'_, A>,
+    v: Left<'_, B>,
     n: usize,
     o: &mut [A],
     o_stride: usize,
@@ -121,18 +127,18 @@ fn weigh_body<A: Float, M: Machine>(
 ) {
     match rows {
         0 => {}
-        1 => weigh_by::<A, M, 1>(p, v, n, o, o_stride, columns, start),
-        2 => weigh_by::<A, M, 2>(p, v, n, o, o_stride, columns, start),
-        3 | 4 => weigh_by::<A, M, 4>(p, v, n, o, o_stride, columns, start),
-        _ => weigh_by::<A, M, ROWS>(p, v, n, o, o_stride, columns, start),
+        1 => weigh_by::<A, B, M, 1>(p, v, n, o, o_stride, columns, start),
+        2 => weigh_by::<A, B, M, 2>(p, v, n, o, o_stride, columns, start),
+        3 | 4 => weigh_by::<A, B, M, 4>(p, v, n, o, o_stride, columns, start),
+        _ => weigh_by::<A, B, M, ROWS>(p, v, n, o, o_stride, columns, start),
     }
 }
 
 /// A few values at a time, so that memory is read in the order of its addresses.
 #[inline(always)]
-fn weigh_by<A: Float, M: Machine, const R: usize>(
+fn weigh_by<A: Float, B: Widen<A>, M: Machine, const R: usize>(
     p: &[A],
-    v: Left<'_, A>,
+    v: Left<'_, B>,
     n: usize,
     o: &mut [A],
     o_stride: usize,
@@ -147,7 +153,7 @@ fn weigh_by<A: Float, M: Machine, const R: usize>(
         for column in (0..columns).step_by(width) {
             prefetch_ahead(data.as_ptr().wrapping_add(column * count), width * count);
             let right = Right { data: &data[column..], columns: width.min(columns - column), layout };
-            panels::<A, M, R>(ByRows(&p[first..]), right, count, &mut o[column..], o_stride, start);
+            panels::<A, B, M, R>(ByRows(&p[first..]), right, count, &mut o[column..], o_stride, start);
         }
         start = Start::Sum;
     }
@@ -158,7 +164,7 @@ const AHEAD: usize = 4096;
 
 /// Asks for the `count` elements that lie [`AHEAD`] bytes on from `from`.
 #[inline(always)]
-fn prefetch_ahead<A: Float>(from: *const A, count: usize) {
+fn prefetch_ahead<B>(from: *const B, count: usize) {
     prefetch(from.wrapping_byte_add(AHEAD), count);
 }
 

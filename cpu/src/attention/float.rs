@@ -144,42 +144,20 @@ pub(crate) fn constant<A: Float>(x: f64) -> A {
     <A as tilewright_scalar::Real>::from_f64(x)
 }
 
-/// A storage format whose rows kernels may read as they lie, if it is the accumulator.
-pub(crate) trait Stored: Element<Accum: Float> {
-    /// The same elements as accumulators, where nothing needs converting.
-    fn as_accum(row: &[Self]) -> Option<&[Self::Accum]>;
-
-    /// The same number as an accumulator; any NaN for a NaN. Without branches, where the format is another one.
-    fn widen(self) -> Self::Accum;
+/// A number that can be read as an accumulator, exactly. Without branches.
+pub(crate) trait Widen<A>: Copy {
+    /// The same number; any NaN for a NaN.
+    fn widen(self) -> A;
 }
 
-impl Stored for f32 {
-    fn as_accum(row: &[f32]) -> Option<&[f32]> {
-        Some(row)
-    }
-
+impl<A: Float> Widen<A> for A {
     #[inline(always)]
-    fn widen(self) -> f32 {
+    fn widen(self) -> A {
         self
     }
 }
 
-impl Stored for f64 {
-    fn as_accum(row: &[f64]) -> Option<&[f64]> {
-        Some(row)
-    }
-
-    #[inline(always)]
-    fn widen(self) -> f64 {
-        self
-    }
-}
-
-impl Stored for tilewright_scalar::f16 {
-    fn as_accum(_: &[Self]) -> Option<&[f32]> {
-        None
-    }
-
+impl Widen<f32> for tilewright_scalar::f16 {
     /// Exponent and mantissa moved to their place are the number times `2^−112`, subnormal or not.
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -191,14 +169,40 @@ impl Stored for tilewright_scalar::f16 {
     }
 }
 
-impl Stored for tilewright_scalar::bf16 {
-    fn as_accum(_: &[Self]) -> Option<&[f32]> {
-        None
-    }
-
+impl Widen<f32> for tilewright_scalar::bf16 {
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+/// A storage format.
+pub(crate) trait Stored: Element<Accum: Float> + Widen<Self::Accum> {
+    /// The same elements as accumulators, where nothing needs converting.
+    fn as_accum(row: &[Self]) -> Option<&[Self::Accum]>;
+}
+
+impl Stored for f32 {
+    fn as_accum(row: &[f32]) -> Option<&[f32]> {
+        Some(row)
+    }
+}
+
+impl Stored for f64 {
+    fn as_accum(row: &[f64]) -> Option<&[f64]> {
+        Some(row)
+    }
+}
+
+impl Stored for tilewright_scalar::f16 {
+    fn as_accum(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+}
+
+impl Stored for tilewright_scalar::bf16 {
+    fn as_accum(_: &[Self]) -> Option<&[f32]> {
+        None
     }
 }
 

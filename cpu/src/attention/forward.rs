@@ -185,14 +185,14 @@ impl<A: Float> Online<A> {
 
     /// Lines 9 and 10: finished scores of strip `at` become weights, and the values of their keys are added. `weigh`
     /// does so for a run, from its weights, to the strip's rows; `value` is one value, for the case that not all are
-    /// finite.
+    /// `finite`.
     pub(super) fn update<T: Stored<Accum = A>>(
         &mut self,
         problem: &Problem<'_, '_, T>,
         at: usize,
         columns: &Columns,
         s: &mut [A],
-        finite: bool,
+        finite: impl FnOnce() -> bool,
         weigh: impl Fn(&Range<usize>, &[A], &mut [A], Start<A>),
         value: impl Fn(usize, &mut [A]),
     ) {
@@ -200,7 +200,7 @@ impl<A: Float> Online<A> {
         let rows = strip.lanes().len();
         let factors = kernels::online_softmax(isa, s, columns.width(), rows, &mut self.running[at]);
         problem.drop_strip(strip, columns, s);
-        if finite || !columns.partial {
+        if !columns.partial || finite() {
             let unscaled = factors.iter().all(|factor| *factor == A::one());
             let mut start = if unscaled { Start::Sum } else { Start::Scaled(factors) };
             for run in &columns.runs {
@@ -314,7 +314,7 @@ impl<A: Float> Worker<A> {
                 kernels::product(problem.isa, p, values, keys.len(), o, o_stride, start);
             };
             let value = |j: usize, v: &mut [A]| (0..v.len()).for_each(|c| v[c] = tile.v.at(j - origin, c));
-            online.update(problem, at, &self.columns, &mut self.s, tile.finite, weigh, value);
+            online.update(problem, at, &self.columns, &mut self.s, || tile.finite, weigh, value);
         }
     }
 }

@@ -169,29 +169,29 @@ machine!(
     4
 );
 
-/// Declares `fn name(isa, …)`, which runs `body::<A, M>` compiled for `isa`; `A` is what the kernel is generic over.
+/// Declares `fn name(isa, …)`, which runs `body::<A, …, M>` compiled for `isa`; `A, …` is what the kernel is generic over.
 macro_rules! stamped {
     (
         $(#[$doc:meta])*
-        $vis:vis fn $name:ident<$of:ident: $bound:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident
+        $vis:vis fn $name:ident<$($of:ident: $bound:path),+>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident
     ) => {
         $(#[$doc])*
-        $vis fn $name<$of: $bound>(isa: $crate::attention::isa::Isa, $($arg: $type),*) $(-> $ret)? {
+        $vis fn $name<$($of: $bound),+>(isa: $crate::attention::isa::Isa, $($arg: $type),*) $(-> $ret)? {
             use $crate::attention::isa::{self, Level};
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-            fn avx512<$of: $bound>($($arg: $type),*) $(-> $ret)? {
-                $body::<$of, isa::Avx512>($($arg),*)
+            fn avx512<$($of: $bound),+>($($arg: $type),*) $(-> $ret)? {
+                $body::<$($of,)+ isa::Avx512>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2<$of: $bound>($($arg: $type),*) $(-> $ret)? {
-                $body::<$of, isa::Avx2>($($arg),*)
+            fn avx2<$($of: $bound),+>($($arg: $type),*) $(-> $ret)? {
+                $body::<$($of,)+ isa::Avx2>($($arg),*)
             }
             match isa.level() {
-                Level::Portable => $body::<$of, isa::Portable>($($arg),*),
+                Level::Portable => $body::<$($of,)+ isa::Portable>($($arg),*),
                 #[cfg(target_arch = "aarch64")]
-                Level::Neon => $body::<$of, isa::Neon>($($arg),*),
+                Level::Neon => $body::<$($of,)+ isa::Neon>($($arg),*),
                 // SAFETY: these functions require their features and nothing else, and an `Isa` exists only for
                 // what this machine was found to have.
                 #[cfg(target_arch = "x86_64")]

@@ -8,7 +8,7 @@
 // What is inlined into a function with a target feature is compiled with it, and only that is.
 #![allow(clippy::inline_always)]
 
-use super::float::{Float, Stored, exp2, exp2_below_one, mul_add};
+use super::float::{Float, Stored, Widen, exp2, exp2_below_one, mul_add};
 use super::isa::{Machine, stamped};
 
 /// Rows of a strip, and of every register tile.
@@ -124,7 +124,7 @@ stamped! {
 
 #[inline(always)]
 fn by_rows<A: Float, M: Machine>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) {
-    panels::<A, M, ROWS>(ByRows(a), b, k, c, c_stride, start);
+    panels::<A, A, M, ROWS>(ByRows(a), b, k, c, c_stride, start);
 }
 
 #[inline(always)]
@@ -136,14 +136,14 @@ fn by_columns<A: Float, M: Machine>(
     c_stride: usize,
     start: Start<A>,
 ) {
-    panels::<A, M, ROWS>(ByColumns(a), b, k, c, c_stride, start);
+    panels::<A, A, M, ROWS>(ByColumns(a), b, k, c, c_stride, start);
 }
 
 /// Register tile after register tile along the columns, the last as narrow as whole vectors allow.
 #[inline(always)]
-pub(super) fn panels<A: Float, M: Machine, const R: usize>(
+pub(super) fn panels<A: Float, B: Widen<A>, M: Machine, const R: usize>(
     a: impl Walk<A, R>,
-    b: Right<'_, A>,
+    b: Right<'_, B>,
     k: usize,
     c: &mut [A],
     c_stride: usize,
@@ -165,42 +165,42 @@ pub(super) fn panels<A: Float, M: Machine, const R: usize>(
         // Constants, so that of the outer branches only the machine's own is compiled.
         if const { M::VECTOR / size_of::<A>() == 16 } {
             match vectors {
-                1 => tile::<A, M, R, 16>(a, data, stride, k, c, c_stride, start),
-                2 => tile::<A, M, R, 32>(a, data, stride, k, c, c_stride, start),
-                3 => tile::<A, M, R, 48>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, R, 64>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, B, M, R, 32>(a, data, stride, k, c, c_stride, start),
+                3 => tile::<A, B, M, R, 48>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, B, M, R, 64>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTOR / size_of::<A>() * M::VECTORS == 32 } {
             match vectors {
-                1 => tile::<A, M, R, 8>(a, data, stride, k, c, c_stride, start),
-                2 => tile::<A, M, R, 16>(a, data, stride, k, c, c_stride, start),
-                3 => tile::<A, M, R, 24>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, R, 32>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                3 => tile::<A, B, M, R, 24>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, B, M, R, 32>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTORS == 4 } {
             let unit = const { M::VECTOR / size_of::<A>() };
             match vectors * unit {
-                2 => tile::<A, M, R, 2>(a, data, stride, k, c, c_stride, start),
-                4 => tile::<A, M, R, 4>(a, data, stride, k, c, c_stride, start),
-                6 => tile::<A, M, R, 6>(a, data, stride, k, c, c_stride, start),
-                8 => tile::<A, M, R, 8>(a, data, stride, k, c, c_stride, start),
-                12 => tile::<A, M, R, 12>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, B, M, R, 2>(a, data, stride, k, c, c_stride, start),
+                4 => tile::<A, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
+                6 => tile::<A, B, M, R, 6>(a, data, stride, k, c, c_stride, start),
+                8 => tile::<A, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                12 => tile::<A, B, M, R, 12>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTOR / size_of::<A>() == 8 } {
             match vectors {
-                1 => tile::<A, M, R, 8>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTOR / size_of::<A>() == 4 } {
             match vectors {
-                1 => tile::<A, M, R, 4>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
             }
         } else {
             match vectors {
-                1 => tile::<A, M, R, 2>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, M, R, 4>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, B, M, R, 2>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
             }
         }
         column += panel;
@@ -209,9 +209,9 @@ pub(super) fn panels<A: Float, M: Machine, const R: usize>(
 
 /// `R × C` results, held in registers over the whole sum.
 #[inline(always)]
-fn tile<A: Float, M: Machine, const R: usize, const C: usize>(
+fn tile<A: Float, B: Widen<A>, M: Machine, const R: usize, const C: usize>(
     a: impl Walk<A, R>,
-    b: &[A],
+    b: &[B],
     stride: usize,
     k: usize,
     c: &mut [A],
@@ -243,13 +243,13 @@ fn tile<A: Float, M: Machine, const R: usize, const C: usize>(
             // SAFETY: `kk + ahead < k`, and the last row of `B` ends within it, as does what `a` holds, says the line above.
             let (a, b) =
                 unsafe { (a.at(kk + ahead), b.get_unchecked((kk + ahead) * stride..(kk + ahead) * stride + C)) };
-            add_outer::<A, M, R, C>(a, b, &mut sums);
+            add_outer::<A, B, M, R, C>(a, b, &mut sums);
         }
     }
     for kk in whole..k {
         // SAFETY: `kk < k`, likewise.
         let (a, b) = unsafe { (a.at(kk), b.get_unchecked(kk * stride..kk * stride + C)) };
-        add_outer::<A, M, R, C>(a, b, &mut sums);
+        add_outer::<A, B, M, R, C>(a, b, &mut sums);
     }
     for r in 0..R {
         c[r * c_stride..][..C].copy_from_slice(&sums[r]);
@@ -258,11 +258,11 @@ fn tile<A: Float, M: Machine, const R: usize, const C: usize>(
 
 /// Asks for the lines of `count` elements from `from` on. A hint: it changes nothing but time.
 #[inline(always)]
-pub(super) fn prefetch<A: Float>(from: *const A, count: usize) {
+pub(super) fn prefetch<B>(from: *const B, count: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        for byte in (0..count * size_of::<A>()).step_by(64) {
+        for byte in (0..count * size_of::<B>()).step_by(64) {
             // SAFETY: a prefetch reads nothing and faults on no address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_byte_add(byte).cast()) };
         }
@@ -273,10 +273,14 @@ pub(super) fn prefetch<A: Float>(from: *const A, count: usize) {
 
 /// `sums += a ⊗ b`.
 #[inline(always)]
-fn add_outer<A: Float, M: Machine, const R: usize, const C: usize>(a: [A; R], b: &[A], sums: &mut [[A; C]; R]) {
+fn add_outer<A: Float, B: Widen<A>, M: Machine, const R: usize, const C: usize>(
+    a: [A; R],
+    b: &[B],
+    sums: &mut [[A; C]; R],
+) {
     for r in 0..R {
         for lane in 0..C {
-            sums[r][lane] = mul_add::<A, M>(a[r], b[lane], sums[r][lane]);
+            sums[r][lane] = mul_add::<A, M>(a[r], b[lane].widen(), sums[r][lane]);
         }
     }
 }
@@ -494,17 +498,17 @@ fn widen_body<T: Stored, M: Machine>(from: &[T], to: &mut [T::Accum]) {
 
 stamped! {
     /// Whether every element is finite: `0 · x` is 0 then, and NaN otherwise.
-    pub(crate) fn all_finite<A: Float>(x: &[A]) -> bool = all_finite_body
+    pub(crate) fn all_finite<A: Float, B: Widen<A>>(x: &[B]) -> bool = all_finite_body
 }
 
 #[inline(always)]
-fn all_finite_body<A: Float, M: Machine>(x: &[A]) -> bool {
-    sum_of(x, |x| x * A::zero()) == A::zero()
+fn all_finite_body<A: Float, B: Widen<A>, M: Machine>(x: &[B]) -> bool {
+    sum_of(x, |x: B| x.widen() * A::zero()) == A::zero()
 }
 
 /// The sum of what `f` makes of the elements, by lanes: the same order for the same length.
 #[inline(always)]
-fn sum_of<A: Float>(x: &[A], f: impl Fn(A) -> A) -> A {
+fn sum_of<A: Float, B: Copy>(x: &[B], f: impl Fn(B) -> A) -> A {
     let mut lanes = [A::zero(); LANES];
     let chunks = x.chunks_exact(LANES);
     let rest = chunks.remainder();

@@ -11,6 +11,7 @@
 //! | `strip` | six query rows: which keys they compute, and what becomes of their scores | |
 //! | `scores` | scale, softcap, bias, ALiBi, mask and dropout, by rows and by tiles | |
 //! | `tile`, `panels` | rows of any layout and format as accumulators; packed factors of products | |
+//! | `rows` | keys and values where they lie, page by page | |
 //! | `split` | cutting outputs into disjoint pieces, one a task | |
 //! | `kernels`, `few` | products and functions of rows; products for few rows, where keys and values lie | |
 //! | `float`, `isa` | `2^x` and `tanh`; what kernels are compiled for | |
@@ -29,6 +30,7 @@ mod isa;
 mod kernels;
 mod meeting;
 mod panels;
+mod rows;
 mod scores;
 mod split;
 mod standard;

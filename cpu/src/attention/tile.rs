@@ -127,7 +127,7 @@ impl<A: Float> Tile<A> {
                 None => packed.iter_mut().zip(row).for_each(|(packed, x)| *packed = x.to_accum()),
             }
         }
-        self.finite = kernels::all_finite(isa, &self.data);
+        self.finite = kernels::all_finite::<A, A>(isa, &self.data);
     }
 
     /// The transpose of a packed tile.
