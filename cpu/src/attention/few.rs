@@ -84,13 +84,14 @@ fn sums_of<A: Float, B: Widen<A>, M: Machine, const R: usize, const K: usize>(
             // In the order of addresses, whichever key a step is at.
             prefetch_ahead(keys[0].as_ptr().wrapping_add(at * K), K * LANES);
         }
-        for r in 0..R {
-            for key in 0..K {
+        for key in 0..K {
+            // SAFETY: rows have a whole number of lanes, so SUMS elements from `at` on.
+            let k = B::widen_all::<M, SUMS>(unsafe { &*keys[key].as_ptr().add(at).cast() });
+            for r in 0..R {
                 for lane in 0..SUMS {
-                    // SAFETY: `at + lane` is at most the last index of a whole number of lanes, which all rows have.
-                    let (q, k) =
-                        unsafe { (*q[r].get_unchecked(at + lane), keys[key].get_unchecked(at + lane).widen()) };
-                    sums[r][key][lane] = mul_add::<A, M>(q, k, sums[r][key][lane]);
+                    // SAFETY: likewise.
+                    let q = unsafe { *q[r].get_unchecked(at + lane) };
+                    sums[r][key][lane] = mul_add::<A, M>(q, k[lane], sums[r][key][lane]);
                 }
             }
         }

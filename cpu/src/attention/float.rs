@@ -5,6 +5,8 @@
 #![allow(clippy::inline_always)]
 
 use super::isa::Machine;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64 as x86;
 use tilewright_scalar::{Accum, Element};
 
 /// Relative error of [`exp2`] in unit roundoffs of the accumulator: the tests measure 1.3 in f32 and 1.3 in f64, and
@@ -148,6 +150,12 @@ pub(crate) fn constant<A: Float>(x: f64) -> A {
 pub(crate) trait Widen<A>: Copy {
     /// The same number; any NaN for a NaN.
     fn widen(self) -> A;
+
+    /// The same numbers, with the instruction for it where the machine has one.
+    #[inline(always)]
+    fn widen_all<M: Machine, const N: usize>(from: &[Self; N]) -> [A; N] {
+        std::array::from_fn(|lane| from[lane].widen())
+    }
 }
 
 impl<A: Float> Widen<A> for A {
@@ -167,6 +175,16 @@ impl Widen<f32> for tilewright_scalar::f16 {
         let magnitude = if bits & 0x7c00 == 0x7c00 { moved | f32::INFINITY.to_bits() } else { finite.to_bits() };
         f32::from_bits(magnitude | (bits & 0x8000) << 16)
     }
+
+    #[inline(always)]
+    fn widen_all<M: Machine, const N: usize>(from: &[Self; N]) -> [f32; N] {
+        #[cfg(target_arch = "x86_64")]
+        if const { M::WIDENS && N.is_multiple_of(8) } {
+            // SAFETY: such a machine has the instruction.
+            return by_eights(from, |bits| unsafe { x86::_mm256_cvtph_ps(bits) });
+        }
+        std::array::from_fn(|lane| from[lane].widen())
+    }
 }
 
 impl Widen<f32> for tilewright_scalar::bf16 {
@@ -174,6 +192,35 @@ impl Widen<f32> for tilewright_scalar::bf16 {
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
+
+    #[inline(always)]
+    fn widen_all<M: Machine, const N: usize>(from: &[Self; N]) -> [f32; N] {
+        #[cfg(target_arch = "x86_64")]
+        if const { M::WIDENS && N.is_multiple_of(8) } {
+            let widen = |bits| {
+                // SAFETY: such a machine has the instructions.
+                unsafe { x86::_mm256_castsi256_ps(x86::_mm256_slli_epi32::<16>(x86::_mm256_cvtepu16_epi32(bits))) }
+            };
+            return by_eights(from, widen);
+        }
+        std::array::from_fn(|lane| from[lane].widen())
+    }
+}
+
+/// Eight 16-bit numbers at a time. What loops say of 16-bit numbers does not become vectors beside other arithmetic.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn by_eights<T, const N: usize>(from: &[T; N], widen: impl Fn(x86::__m128i) -> x86::__m256) -> [f32; N] {
+    assert!(size_of::<T>() == 2 && N.is_multiple_of(8), "not eights of 16-bit numbers");
+    let mut to = [0.0; N];
+    for at in (0..N).step_by(8) {
+        // SAFETY: both arrays have eight elements from `at` on, of two bytes and of four.
+        unsafe {
+            let eight = widen(x86::_mm_loadu_si128(from.as_ptr().add(at).cast()));
+            x86::_mm256_storeu_ps(to.as_mut_ptr().add(at), eight);
+        }
+    }
+    to
 }
 
 /// A storage format.
@@ -209,7 +256,7 @@ impl Stored for tilewright_scalar::bf16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::isa::Portable;
+    use crate::attention::isa::{Isa, Portable};
     use proptest::prelude::*;
     use tilewright_attention::Contract;
     use tilewright_scalar::{DoubleDouble, Real};
@@ -226,6 +273,7 @@ mod tests {
         const FUSED: bool = true;
         const VECTOR: usize = 16;
         const VECTORS: usize = 2;
+        const WIDENS: bool = false;
     }
 
     fn exp2_error<A: Float>(x: f64) -> f64 {
@@ -265,17 +313,28 @@ mod tests {
         }
     }
 
-    /// All numbers of the 16-bit formats.
+    /// All numbers of the 16-bit formats, one by one and as kernels widen them.
     #[test]
     fn widening_is_exact() {
-        fn same<T: Stored<Accum = f32>>(x: T) {
-            let (got, expected) = (x.widen(), x.to_accum());
-            assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{got} for {expected}");
+        fn same<T: Stored<Accum = f32>>(from_bits: fn(u16) -> T) {
+            let all: Vec<T> = (0..=u16::MAX).map(from_bits).collect();
+            let expected: Vec<f32> = all.iter().map(|x| x.to_accum()).collect();
+            let mut widened = vec![all.iter().map(|x| x.widen()).collect::<Vec<f32>>()];
+            for isa in Isa::available() {
+                // Whole lanes, and a rest.
+                for skip in [0, 3] {
+                    let mut to = expected.clone();
+                    to[skip..].fill(-1.0);
+                    crate::attention::kernels::widen(isa, &all[skip..], &mut to[skip..]);
+                    widened.push(to);
+                }
+            }
+            for (got, expected) in widened.iter().flat_map(|got| got.iter().zip(&expected)) {
+                assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{got}: {expected}");
+            }
         }
-        for bits in 0..=u16::MAX {
-            same(tilewright_scalar::f16::from_bits(bits));
-            same(tilewright_scalar::bf16::from_bits(bits));
-        }
+        same(tilewright_scalar::f16::from_bits);
+        same(tilewright_scalar::bf16::from_bits);
     }
 
     #[test]

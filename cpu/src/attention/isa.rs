@@ -44,7 +44,8 @@ impl Isa {
         levels.push(Level::Neon);
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+            let (avx2, fma) = (std::arch::is_x86_feature_detected!("avx2"), std::arch::is_x86_feature_detected!("fma"));
+            let avx2 = avx2 && fma && std::arch::is_x86_feature_detected!("f16c");
             if avx2 {
                 levels.push(Level::Avx2);
             }
@@ -131,10 +132,12 @@ pub(crate) trait Machine {
     const VECTOR: usize;
     /// Vectors to a row of a register tile: with six rows, as many as the registers hold beside the operands.
     const VECTORS: usize;
+    /// Whether there are instructions that widen eight 16-bit numbers (those of AVX2 and F16C).
+    const WIDENS: bool;
 }
 
 macro_rules! machine {
-    ($(#[$attribute:meta])* $name:ident, $fused:literal, $vector:literal, $vectors:literal) => {
+    ($(#[$attribute:meta])* $name:ident, $fused:literal, $vector:literal, $vectors:literal, $widens:literal) => {
         $(#[$attribute])*
         pub(crate) struct $name;
         $(#[$attribute])*
@@ -142,31 +145,35 @@ macro_rules! machine {
             const FUSED: bool = $fused;
             const VECTOR: usize = $vector;
             const VECTORS: usize = $vectors;
+            const WIDENS: bool = $widens;
         }
     };
 }
 
-machine!(Portable, false, 16, 2);
+machine!(Portable, false, 16, 2, false);
 machine!(
     #[cfg(target_arch = "x86_64")]
     Avx2,
     true,
     32,
-    2
+    2,
+    true
 );
 machine!(
     #[cfg(target_arch = "x86_64")]
     Avx512,
     true,
     64,
-    4
+    4,
+    true
 );
 machine!(
     #[cfg(target_arch = "aarch64")]
     Neon,
     true,
     16,
-    4
+    4,
+    false
 );
 
 /// Declares `fn name(isa, …)`, which runs `body::<A, …, M>` compiled for `isa`; `A, …` is what the kernel is generic over.
@@ -179,12 +186,12 @@ macro_rules! stamped {
         $vis fn $name<$($of: $bound),+>(isa: $crate::attention::isa::Isa, $($arg: $type),*) $(-> $ret)? {
             use $crate::attention::isa::{self, Level};
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
             fn avx512<$($of: $bound),+>($($arg: $type),*) $(-> $ret)? {
                 $body::<$($of,)+ isa::Avx512>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             fn avx2<$($of: $bound),+>($($arg: $type),*) $(-> $ret)? {
                 $body::<$($of,)+ isa::Avx2>($($arg),*)
             }

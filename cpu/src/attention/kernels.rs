@@ -236,20 +236,19 @@ fn tile<A: Float, B: Widen<A>, M: Machine, const R: usize, const C: usize>(
         }
     }
     assert!(k == 0 || ((k - 1) * stride + C <= b.len() && a.holds(k)), "a product's operands are shorter than it");
+    // SAFETY: the last row of `B` ends within it, says the line above, and its elements follow one another.
+    let row = |kk: usize| unsafe { &*b.as_ptr().add(kk * stride).cast::<[B; C]>() };
     // By fours: the branch at the end of so short a loop is then foreseen, and the next tile begins before this one ends.
     let whole = k - k % 4;
     for kk in (0..whole).step_by(4) {
-        for ahead in 0..4 {
-            // SAFETY: `kk + ahead < k`, and the last row of `B` ends within it, as does what `a` holds, says the line above.
-            let (a, b) =
-                unsafe { (a.at(kk + ahead), b.get_unchecked((kk + ahead) * stride..(kk + ahead) * stride + C)) };
-            add_outer::<A, B, M, R, C>(a, b, &mut sums);
+        for kk in kk..kk + 4 {
+            // SAFETY: `a` holds more than `kk` elements.
+            add_outer::<A, B, M, R, C>(unsafe { a.at(kk) }, row(kk), &mut sums);
         }
     }
     for kk in whole..k {
-        // SAFETY: `kk < k`, likewise.
-        let (a, b) = unsafe { (a.at(kk), b.get_unchecked(kk * stride..kk * stride + C)) };
-        add_outer::<A, B, M, R, C>(a, b, &mut sums);
+        // SAFETY: likewise.
+        add_outer::<A, B, M, R, C>(unsafe { a.at(kk) }, row(kk), &mut sums);
     }
     for r in 0..R {
         c[r * c_stride..][..C].copy_from_slice(&sums[r]);
@@ -275,12 +274,13 @@ pub(super) fn prefetch<B>(from: *const B, count: usize) {
 #[inline(always)]
 fn add_outer<A: Float, B: Widen<A>, M: Machine, const R: usize, const C: usize>(
     a: [A; R],
-    b: &[B],
+    b: &[B; C],
     sums: &mut [[A; C]; R],
 ) {
+    let b = B::widen_all::<M, C>(b);
     for r in 0..R {
         for lane in 0..C {
-            sums[r][lane] = mul_add::<A, M>(a[r], b[lane].widen(), sums[r][lane]);
+            sums[r][lane] = mul_add::<A, M>(a[r], b[lane], sums[r][lane]);
         }
     }
 }
@@ -491,7 +491,12 @@ stamped! {
 
 #[inline(always)]
 fn widen_body<T: Stored, M: Machine>(from: &[T], to: &mut [T::Accum]) {
-    for (to, from) in to.iter_mut().zip(from) {
+    let (whole, rest) = from.as_chunks::<LANES>();
+    let (to_whole, to_rest) = to.as_chunks_mut::<LANES>();
+    for (to, from) in to_whole.iter_mut().zip(whole) {
+        *to = T::widen_all::<M, LANES>(from);
+    }
+    for (to, from) in to_rest.iter_mut().zip(rest) {
         *to = from.widen();
     }
 }
