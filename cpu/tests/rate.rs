@@ -48,9 +48,9 @@ const MEASURED: &str = "avx2";
 fn floors() -> Vec<Floor> {
     vec![
         floor("forward, d 128", 128, false, Pass::Forward, 0.3),
-        floor("forward, d 64", 64, false, Pass::Forward, 0.25),
-        floor("forward, d 64, causal", 64, true, Pass::Forward, 0.2),
-        floor("backward, d 64", 64, false, Pass::Backward, 0.2),
+        floor("forward, d 64", 64, false, Pass::Forward, 0.3),
+        floor("forward, d 64, causal", 64, true, Pass::Forward, 0.25),
+        floor("backward, d 64", 64, false, Pass::Backward, 0.3),
     ]
 }
 
