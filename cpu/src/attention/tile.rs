@@ -237,7 +237,12 @@ mod tests {
         fn packed_forms_hold_the_tile(m in 1usize..100, n in 1usize..100) {
             let source = packed(&matrix(m, n, 0));
             let (mut panels, mut transposed, mut strips) = (Panels::default(), Panels::default(), Strips::default());
+            let before = packed(&matrix(n, m + 1, 5));
             for isa in Isa::available() {
+                // Into memory that held something else.
+                panels.pack(isa, &before);
+                transposed.pack_transposed(isa, &before);
+                strips.pack(&before, 1.0);
                 panels.pack(isa, &source);
                 transposed.pack_transposed(isa, &source);
                 strips.pack(&source, 2.0);
