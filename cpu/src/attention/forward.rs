@@ -7,7 +7,7 @@ use super::panels::{Aligned, Panels, Strips};
 use super::scores::{Problem, add_scaled};
 use super::split::{self, QueryTask};
 use super::strip::{Columns, Scaling, Strip};
-use super::tile::{Tile, pack_keys, pack_queries};
+use super::tile::{Tile, key_rows, query_rows};
 use super::{CpuAttention, SplitKv};
 use ndarray::{ArrayViewMut3, Axis};
 use num_traits::One;
@@ -115,11 +115,10 @@ fn pack<T: Stored>(
     let (spec, inputs, isa) = (problem.spec, problem.inputs, problem.isa);
     let pack_one =
         |at: [usize; 2], keys: Range<usize>, packed: &mut KeyTile<T::Accum>, scratch: &mut Tile<T::Accum>| {
-            pack_keys(isa, scratch, spec, inputs.k, at, &keys);
-            packed.k_t.pack_transposed(isa, scratch);
-            pack_keys(isa, scratch, spec, inputs.v, at, &keys);
-            packed.v.pack(isa, scratch);
-            (packed.keys, packed.finite) = (keys, scratch.finite());
+            packed.k_t.pack_transposed(isa, &key_rows(isa, scratch, spec, inputs.k, at, &keys));
+            let v = key_rows(isa, scratch, spec, inputs.v, at, &keys);
+            packed.v.pack(isa, &v);
+            (packed.keys, packed.finite) = (keys, v.finite(isa));
         };
     packed.resize_with(heads.len(), Vec::new);
     heads.par_iter().zip(packed).for_each(|(at, packed)| {
@@ -264,8 +263,9 @@ impl<A: Float> Worker<A> {
     ) {
         let (spec, scaling) = (problem.spec, problem.scaling());
         self.online.start(problem, task, &keys);
-        pack_queries(problem.isa, &mut self.rows, spec, problem.inputs.q, [task.b, task.heads.start], &task.rows);
-        self.q.pack(&self.rows, scaling.queries);
+        let head = [task.b, task.heads.start];
+        let q = query_rows(problem.isa, &mut self.rows, spec, problem.inputs.q, head, &task.rows);
+        self.q.pack(&q, scaling.queries);
         self.s.resize(ROWS * STRIDE);
         self.slope.resize(ROWS * STRIDE);
         for tile in packed {

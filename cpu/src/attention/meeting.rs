@@ -6,7 +6,7 @@ use super::kernels::{self, Left, ROWS, STRIDE, Start};
 use super::panels::{Aligned, Panels, Strips};
 use super::scores::Problem;
 use super::strip::{Columns, Scaling, Strip};
-use super::tile::{Tile, pack_keys, pack_queries};
+use super::tile::{Tile, key_rows, query_rows};
 use std::ops::Range;
 use tilewright_attention::AttentionSpec;
 use tilewright_attention::tiling::{Coverage, coverage, query_range};
@@ -33,13 +33,12 @@ impl<A: Float> KeySide<A> {
         at: [usize; 2],
         keys: &Range<usize>,
     ) {
-        let (spec, isa, rows) = (problem.spec, problem.isa, &mut self.rows);
-        pack_keys(isa, rows, spec, problem.inputs.v, at, keys);
-        self.v_t.pack_transposed(isa, rows);
-        pack_keys(isa, rows, spec, problem.inputs.k, at, keys);
-        self.k_t.pack_transposed(isa, rows);
-        self.k.pack(isa, rows);
-        (self.keys, self.finite) = (keys.clone(), rows.finite());
+        let (spec, isa) = (problem.spec, problem.isa);
+        self.v_t.pack_transposed(isa, &key_rows(isa, &mut self.rows, spec, problem.inputs.v, at, keys));
+        let k = key_rows(isa, &mut self.rows, spec, problem.inputs.k, at, keys);
+        self.k_t.pack_transposed(isa, &k);
+        self.k.pack(isa, &k);
+        (self.keys, self.finite) = (keys.clone(), k.finite(isa));
     }
 }
 
@@ -72,23 +71,25 @@ impl<A: Float> QuerySide<A> {
         [b, h]: [usize; 2],
         rows: Range<usize>,
     ) -> Self {
-        let (problem, mut tile) = (&context.problem, Tile::default());
+        let (problem, mut scratch) = (&context.problem, Tile::default());
+        let (spec, isa) = (problem.spec, problem.isa);
         let (mut q_strips, mut d_o_strips) = (Strips::default(), Strips::default());
         let (mut q, mut d_o) = (Panels::default(), Panels::default());
-        pack_queries(problem.isa, &mut tile, problem.spec, problem.inputs.q, [b, h], &rows);
-        q_strips.pack(&tile, problem.scaling().queries);
-        q.pack(problem.isa, &tile);
-        let q_finite = tile.finite();
-        pack_queries(problem.isa, &mut tile, problem.spec, context.saved.d_o, [b, h], &rows);
-        d_o_strips.pack(&tile, A::one());
-        d_o.pack(problem.isa, &tile);
+        let matrix = query_rows(isa, &mut scratch, spec, problem.inputs.q, [b, h], &rows);
+        q_strips.pack(&matrix, problem.scaling().queries);
+        q.pack(isa, &matrix);
+        let q_finite = matrix.finite(isa);
+        let matrix = query_rows(isa, &mut scratch, spec, context.saved.d_o, [b, h], &rows);
+        d_o_strips.pack(&matrix, A::one());
+        d_o.pack(isa, &matrix);
+        let finite = [q_finite, matrix.finite(isa)];
         let at = |i: usize| {
             let (slot, row) = problem.spec.query_slot(b, i);
             [slot, h, row]
         };
         let lse = rows.clone().map(|i| context.saved.lse[at(i)] * A::LOG2_E).collect();
         let d = rows.clone().map(|i| context.d[at(i)]).collect();
-        Self { rows, q_strips, d_o_strips, q, d_o, finite: [q_finite, tile.finite()], lse, d }
+        Self { rows, q_strips, d_o_strips, q, d_o, finite, lse, d }
     }
 }
 

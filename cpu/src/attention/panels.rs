@@ -3,7 +3,7 @@
 use super::float::Float;
 use super::isa::Isa;
 use super::kernels::{LANES, Layout, ROWS, Right};
-use super::tile::Tile;
+use super::tile::Matrix;
 use std::ops::{Deref, DerefMut};
 
 /// Elements that begin where a cache line does, so that no vector lies on two lines.
@@ -72,31 +72,31 @@ impl<A: Float> Panels<A> {
         panels.map(move |(at, panel)| (at * columns, panel.len() / depth, panel))
     }
 
-    /// Packs a tile.
-    pub(crate) fn pack(&mut self, isa: Isa, tile: &Tile<A>) {
-        self.reset(isa, tile.rows(), tile.columns());
+    /// Packs a matrix.
+    pub(crate) fn pack(&mut self, isa: Isa, matrix: &Matrix<'_, A>) {
+        self.reset(isa, matrix.rows.len(), matrix.columns);
         for (first, width, panel) in self.panels_mut() {
-            let used = width.min(tile.columns() - first);
+            let used = width.min(matrix.columns - first);
             for (r, row) in panel.chunks_exact_mut(width).enumerate() {
-                copy_row(&tile.row(r)[first..][..used], row);
+                copy_row(&matrix.rows[r][first..][..used], row);
             }
         }
     }
 
-    /// Packs the transpose of a tile.
-    pub(crate) fn pack_transposed(&mut self, isa: Isa, tile: &Tile<A>) {
-        self.reset(isa, tile.columns(), tile.rows());
+    /// Packs the transpose of a matrix.
+    pub(crate) fn pack_transposed(&mut self, isa: Isa, matrix: &Matrix<'_, A>) {
+        self.reset(isa, matrix.columns, matrix.rows.len());
         for (first, width, panel) in self.panels_mut() {
-            let used = width.min(tile.rows() - first);
+            let used = width.min(matrix.rows.len() - first);
             if used < width {
                 panel.chunks_exact_mut(width).for_each(|row| row[used..].fill(A::zero()));
             }
             // A few rows at a time, so that what is read and what is written both stay in the nearest cache.
             for group in (0..width).step_by(8) {
-                let rows: Vec<&[A]> =
-                    (first + group..(first + width).min(tile.rows())).take(8).map(|r| tile.row(r)).collect();
+                let rows = matrix.rows[first..first + used].get(group..).unwrap_or_default();
+                let rows = &rows[..rows.len().min(8)];
                 for (column, packed) in panel.chunks_exact_mut(width).enumerate() {
-                    for (x, row) in packed[group..].iter_mut().zip(&rows) {
+                    for (x, row) in packed[group..].iter_mut().zip(rows) {
                         *x = row[column];
                     }
                 }
@@ -143,14 +143,13 @@ pub(crate) struct Strips<A> {
 }
 
 impl<A: Float> Strips<A> {
-    pub(crate) fn pack(&mut self, tile: &Tile<A>, factor: A) {
-        self.depth = tile.columns();
+    pub(crate) fn pack(&mut self, matrix: &Matrix<'_, A>, factor: A) {
+        self.depth = matrix.columns;
         self.data.clear();
-        self.data.resize(tile.rows().next_multiple_of(ROWS) * self.depth, A::zero());
+        self.data.resize(matrix.rows.len().next_multiple_of(ROWS) * self.depth, A::zero());
         for (strip, packed) in self.data.chunks_exact_mut(ROWS * self.depth.max(1)).enumerate() {
-            let rows = strip * ROWS..tile.rows().min((strip + 1) * ROWS);
-            for (lane, r) in rows.enumerate() {
-                for (x, packed) in tile.row(r).iter().zip(packed.chunks_exact_mut(ROWS)) {
+            for (lane, row) in matrix.rows[strip * ROWS..].iter().take(ROWS).enumerate() {
+                for (x, packed) in row.iter().zip(packed.chunks_exact_mut(ROWS)) {
                     packed[lane] = factor * *x;
                 }
             }

@@ -44,10 +44,6 @@ impl<A: Float> Tile<A> {
         self.rows
     }
 
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
-    }
-
     pub(crate) fn stride(&self) -> usize {
         self.stride
     }
@@ -67,6 +63,11 @@ impl<A: Float> Tile<A> {
 
     pub(crate) fn row_mut(&mut self, i: usize) -> &mut [A] {
         &mut self.data[i * self.stride..][..self.columns]
+    }
+
+    /// Its rows.
+    pub(crate) fn matrix(&self) -> Matrix<'_, A> {
+        Matrix { rows: (0..self.rows).map(|i| self.row(i)).collect(), columns: self.columns }
     }
 
     /// Everything from row `i` on, padding included.
@@ -144,8 +145,8 @@ impl<A: Float> Tile<A> {
     /// `self += A·B`.
     pub(crate) fn add_product(&mut self, isa: Isa, a: &Self, b: &Self) {
         let (mut left, mut right) = (Strips::default(), Panels::default());
-        left.pack(a, A::one());
-        right.pack(isa, b);
+        left.pack(&a.matrix(), A::one());
+        right.pack(isa, &b.matrix());
         for i in (0..a.rows).step_by(ROWS) {
             let left = Left { data: left.strip(i / ROWS), stride: ROWS };
             let c = &mut self.data[i * self.stride..];
@@ -156,13 +157,67 @@ impl<A: Float> Tile<A> {
     /// `self += Aᵀ·B`.
     pub(crate) fn add_product_transposed(&mut self, isa: Isa, a: &Self, b: &Self) {
         let mut right = Panels::default();
-        right.pack(isa, b);
+        right.pack(isa, &b.matrix());
         for i in (0..a.columns).step_by(ROWS) {
             let left = Left { data: &a.data[i..], stride: a.stride };
             let c = &mut self.data[i * self.stride..];
             kernels::product_transposed(isa, left, right.whole(), b.rows, c, self.stride, Start::Sum);
         }
     }
+}
+
+/// Rows of accumulators, wherever they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Matrix<'a, A> {
+    pub(crate) rows: Vec<&'a [A]>,
+    pub(crate) columns: usize,
+}
+
+impl<'a, A: Float> Matrix<'a, A> {
+    /// As they lie if they are contiguous accumulators; if not, packed into `scratch`.
+    fn new<T: Stored<Accum = A>>(
+        isa: Isa,
+        scratch: &'a mut Tile<A>,
+        count: usize,
+        columns: usize,
+        row: impl Fn(usize) -> ArrayView1<'a, T>,
+    ) -> Self {
+        let lying: Option<_> = (0..count).map(|i| row(i).to_slice().and_then(T::as_accum)).collect();
+        if let Some(rows) = lying {
+            return Self { rows, columns };
+        }
+        scratch.pack(isa, count, columns, row);
+        scratch.matrix()
+    }
+
+    /// Whether every element is finite. Only then is `0 · x = 0` and a masked entry may enter a product.
+    pub(crate) fn finite(&self, isa: Isa) -> bool {
+        self.rows.iter().all(|row| kernels::all_finite::<A, A>(isa, row))
+    }
+}
+
+/// Rows `rows` of head `h` of a tensor stored as queries are.
+pub(crate) fn query_rows<'a, T: Stored>(
+    isa: Isa,
+    scratch: &'a mut Tile<T::Accum>,
+    spec: &AttentionSpec,
+    tensor: ArrayView4<'a, T>,
+    [b, h]: [usize; 2],
+    rows: &Range<usize>,
+) -> Matrix<'a, T::Accum> {
+    Matrix::new(isa, scratch, rows.len(), tensor.dim().3, query_row(spec, tensor, [b, h], rows.start))
+}
+
+/// Keys `keys` of key/value head `h` of a tensor stored as keys are.
+pub(crate) fn key_rows<'a, T: Stored>(
+    isa: Isa,
+    scratch: &'a mut Tile<T::Accum>,
+    spec: &AttentionSpec,
+    tensor: ArrayView4<'a, T>,
+    [b, h]: [usize; 2],
+    keys: &Range<usize>,
+) -> Matrix<'a, T::Accum> {
+    Matrix::new(isa, scratch, keys.len(), tensor.dim().3, key_row(spec, tensor, [b, h], keys.start))
 }
 
 /// Packs rows `rows` of head `h` of a tensor stored as queries are.
@@ -174,11 +229,7 @@ pub(crate) fn pack_queries<T: Stored>(
     [b, h]: [usize; 2],
     rows: &Range<usize>,
 ) {
-    let columns = tensor.dim().3;
-    tile.pack(isa, rows.len(), columns, |r| {
-        let (slot, i) = spec.query_slot(b, rows.start + r);
-        tensors::row(tensor, [slot, h, i])
-    });
+    tile.pack(isa, rows.len(), tensor.dim().3, query_row(spec, tensor, [b, h], rows.start));
 }
 
 /// Packs keys `keys` of key/value head `h` of a tensor stored as keys are.
@@ -190,11 +241,33 @@ pub(crate) fn pack_keys<T: Stored>(
     [b, h]: [usize; 2],
     keys: &Range<usize>,
 ) {
-    let columns = tensor.dim().3;
-    tile.pack(isa, keys.len(), columns, |r| {
-        let (slot, j) = spec.key_slot(b, keys.start + r);
+    tile.pack(isa, keys.len(), tensor.dim().3, key_row(spec, tensor, [b, h], keys.start));
+}
+
+/// Where query `first + r` is stored.
+fn query_row<'a, T: Stored>(
+    spec: &AttentionSpec,
+    tensor: ArrayView4<'a, T>,
+    [b, h]: [usize; 2],
+    first: usize,
+) -> impl Fn(usize) -> ArrayView1<'a, T> {
+    move |r| {
+        let (slot, i) = spec.query_slot(b, first + r);
+        tensors::row(tensor, [slot, h, i])
+    }
+}
+
+/// Where key `first + r` is stored.
+fn key_row<'a, T: Stored>(
+    spec: &AttentionSpec,
+    tensor: ArrayView4<'a, T>,
+    [b, h]: [usize; 2],
+    first: usize,
+) -> impl Fn(usize) -> ArrayView1<'a, T> {
+    move |r| {
+        let (slot, j) = spec.key_slot(b, first + r);
         tensors::row(tensor, [slot, h, j])
-    });
+    }
 }
 
 #[cfg(test)]
@@ -240,12 +313,11 @@ mod tests {
             let before = packed(&matrix(n, m + 1, 5));
             for isa in Isa::available() {
                 // Into memory that held something else.
-                panels.pack(isa, &before);
-                transposed.pack_transposed(isa, &before);
-                strips.pack(&before, 1.0);
-                panels.pack(isa, &source);
-                transposed.pack_transposed(isa, &source);
-                strips.pack(&source, 2.0);
+                for (tile, factor) in [(&before, 1.0), (&source, 2.0)] {
+                    panels.pack(isa, &tile.matrix());
+                    transposed.pack_transposed(isa, &tile.matrix());
+                    strips.pack(&tile.matrix(), factor);
+                }
                 for i in 0..m {
                     for j in 0..n {
                         prop_assert_eq!(panels.at(i, j), source.row(i)[j]);
