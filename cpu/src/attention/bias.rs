@@ -7,7 +7,7 @@ use super::isa::Isa;
 use super::kernels;
 use super::scores::{Block, Scores};
 use super::split::BiasTask;
-use super::tile::{Tile, pack_keys, pack_queries};
+use super::tile::{self, Tile};
 use ndarray::ArrayViewMut2;
 use num_traits::Zero;
 use std::ops::Range;
@@ -46,8 +46,8 @@ struct Meeting<A> {
 impl<T: Stored> Context<'_, '_, '_, T> {
     fn load_queries(&self, side: &mut QuerySide<T::Accum>, b: usize, h: usize, rows: &Range<usize>) {
         let spec = self.problem.spec;
-        pack_queries(self.problem.isa, &mut side.q, spec, self.problem.inputs.q, [b, h], rows);
-        pack_queries(self.problem.isa, &mut side.d_o, spec, self.saved.d_o, [b, h], rows);
+        tile::queries(spec, self.problem.inputs.q, [b, h], rows).pack(self.problem.isa, &mut side.q);
+        tile::queries(spec, self.saved.d_o, [b, h], rows).pack(self.problem.isa, &mut side.d_o);
         let at = |i: usize| {
             let (slot, row) = spec.query_slot(b, i);
             [slot, h, row]
@@ -60,8 +60,8 @@ impl<T: Stored> Context<'_, '_, '_, T> {
 
     fn load_keys(&self, side: &mut KeySide<T::Accum>, b: usize, hk: usize, keys: &Range<usize>) {
         let (spec, inputs) = (self.problem.spec, self.problem.inputs);
-        pack_keys(self.problem.isa, &mut side.k, spec, inputs.k, [b, hk], keys);
-        pack_keys(self.problem.isa, &mut side.v, spec, inputs.v, [b, hk], keys);
+        tile::keys(spec, inputs.k, [b, hk], keys).pack(self.problem.isa, &mut side.k);
+        tile::keys(spec, inputs.v, [b, hk], keys).pack(self.problem.isa, &mut side.v);
         side.k_t.transpose_of(&side.k);
         side.v_t.transpose_of(&side.v);
     }

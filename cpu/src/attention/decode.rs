@@ -9,7 +9,7 @@ use super::rows::Rows;
 use super::scores::Problem;
 use super::split::QueryTask;
 use super::strip::Columns;
-use super::tile::{Tile, pack_queries};
+use super::tile::{self, Tile};
 use std::ops::Range;
 use tilewright_attention::tiling::tiles;
 
@@ -62,7 +62,7 @@ fn scaled_queries<T: Stored>(problem: &Problem<'_, '_, T>, task: &QueryTask) -> 
     let mut all = Tile::zeros(task.heads.len() * task.rows.len(), spec.head_dim);
     let mut head = Tile::default();
     for (at, h) in task.heads.clone().enumerate() {
-        pack_queries(problem.isa, &mut head, spec, problem.inputs.q, [task.b, h], &task.rows);
+        tile::queries(spec, problem.inputs.q, [task.b, h], &task.rows).pack(problem.isa, &mut head);
         for r in 0..task.rows.len() {
             let to = all.row_mut(at * task.rows.len() + r);
             to.copy_from_slice(head.row(r));

@@ -7,7 +7,7 @@ use super::panels::{Aligned, Panels, Strips};
 use super::scores::{Problem, add_scaled};
 use super::split::{self, QueryTask};
 use super::strip::{Columns, Scaling, Strip};
-use super::tile::{Tile, key_rows, query_rows};
+use super::tile::{self, Tile};
 use super::{CpuAttention, SplitKv};
 use ndarray::{ArrayViewMut3, Axis};
 use num_traits::One;
@@ -115,8 +115,8 @@ fn pack<T: Stored>(
     let (spec, inputs, isa) = (problem.spec, problem.inputs, problem.isa);
     let pack_one =
         |at: [usize; 2], keys: Range<usize>, packed: &mut KeyTile<T::Accum>, scratch: &mut Tile<T::Accum>| {
-            packed.k_t.pack_transposed(isa, &key_rows(isa, scratch, spec, inputs.k, at, &keys));
-            let v = key_rows(isa, scratch, spec, inputs.v, at, &keys);
+            packed.k_t.pack_transposed(isa, &tile::keys(spec, inputs.k, at, &keys).matrix(isa, scratch));
+            let v = tile::keys(spec, inputs.v, at, &keys).matrix(isa, scratch);
             packed.v.pack(isa, &v);
             (packed.keys, packed.finite) = (keys, v.finite(isa));
         };
@@ -264,7 +264,7 @@ impl<A: Float> Worker<A> {
         let (spec, scaling) = (problem.spec, problem.scaling());
         self.online.start(problem, task, &keys);
         let head = [task.b, task.heads.start];
-        let q = query_rows(problem.isa, &mut self.rows, spec, problem.inputs.q, head, &task.rows);
+        let q = tile::queries(spec, problem.inputs.q, head, &task.rows).matrix(problem.isa, &mut self.rows);
         self.q.pack(&q, scaling.queries);
         self.s.resize(ROWS * STRIDE);
         self.slope.resize(ROWS * STRIDE);

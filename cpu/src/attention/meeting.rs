@@ -6,7 +6,7 @@ use super::kernels::{self, Left, ROWS, STRIDE, Start};
 use super::panels::{Aligned, Panels, Strips};
 use super::scores::Problem;
 use super::strip::{Columns, Scaling, Strip};
-use super::tile::{Tile, key_rows, query_rows};
+use super::tile::{self, Tile};
 use std::ops::Range;
 use tilewright_attention::AttentionSpec;
 use tilewright_attention::tiling::{Coverage, coverage, query_range};
@@ -34,8 +34,8 @@ impl<A: Float> KeySide<A> {
         keys: &Range<usize>,
     ) {
         let (spec, isa) = (problem.spec, problem.isa);
-        self.v_t.pack_transposed(isa, &key_rows(isa, &mut self.rows, spec, problem.inputs.v, at, keys));
-        let k = key_rows(isa, &mut self.rows, spec, problem.inputs.k, at, keys);
+        self.v_t.pack_transposed(isa, &tile::keys(spec, problem.inputs.v, at, keys).matrix(isa, &mut self.rows));
+        let k = tile::keys(spec, problem.inputs.k, at, keys).matrix(isa, &mut self.rows);
         self.k_t.pack_transposed(isa, &k);
         self.k.pack(isa, &k);
         (self.keys, self.finite) = (keys.clone(), k.finite(isa));
@@ -75,11 +75,11 @@ impl<A: Float> QuerySide<A> {
         let (spec, isa) = (problem.spec, problem.isa);
         let (mut q_strips, mut d_o_strips) = (Strips::default(), Strips::default());
         let (mut q, mut d_o) = (Panels::default(), Panels::default());
-        let matrix = query_rows(isa, &mut scratch, spec, problem.inputs.q, [b, h], &rows);
+        let matrix = tile::queries(spec, problem.inputs.q, [b, h], &rows).matrix(isa, &mut scratch);
         q_strips.pack(&matrix, problem.scaling().queries);
         q.pack(isa, &matrix);
         let q_finite = matrix.finite(isa);
-        let matrix = query_rows(isa, &mut scratch, spec, context.saved.d_o, [b, h], &rows);
+        let matrix = tile::queries(spec, context.saved.d_o, [b, h], &rows).matrix(isa, &mut scratch);
         d_o_strips.pack(&matrix, A::one());
         d_o.pack(isa, &matrix);
         let finite = [q_finite, matrix.finite(isa)];

@@ -5,7 +5,7 @@ use super::float::{Float, Stored, Widen};
 use super::isa::Isa;
 use super::kernels::{self, LANES, Left, Start};
 use super::scores::Problem;
-use super::tile::{Tile, pack_keys};
+use super::tile::{self, Tile};
 use ndarray::{ArrayView4, s};
 use std::ops::Range;
 use tilewright_attention::tiling::tiles;
@@ -44,7 +44,7 @@ impl<'a, T: Stored> Rows<'a, T> {
         if let Some(stretches) = Stretches::lying(problem.spec, tensor, at, keys) {
             return Self::Lying(stretches);
         }
-        pack_keys(problem.isa, scratch, problem.spec, tensor, at, keys);
+        tile::keys(problem.spec, tensor, at, keys).pack(problem.isa, scratch);
         let rows = Left { data: scratch.rows_from(0), stride: scratch.stride() };
         Self::Packed(Stretches(vec![(keys.clone(), rows)]))
     }

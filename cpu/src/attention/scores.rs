@@ -58,7 +58,7 @@ impl Mask {
 
     /// `c += W·B`, where masked entries of `W` are 0 and touch nothing, not even a NaN of `B`.
     pub(crate) fn product<A: Float>(&self, isa: Isa, c: &mut Tile<A>, w: &Tile<A>, b: &Tile<A>) {
-        if !self.partial || b.finite() {
+        if !self.partial || b.finite(isa) {
             return c.add_product(isa, w, b);
         }
         self.each_visible(|i, j| add_scaled(c.row_mut(i), w.row(i)[j], b.row(j)));
@@ -66,7 +66,7 @@ impl Mask {
 
     /// `c += Wᵀ·B`, likewise.
     pub(crate) fn product_transposed<A: Float>(&self, isa: Isa, c: &mut Tile<A>, w: &Tile<A>, b: &Tile<A>) {
-        if !self.partial || b.finite() {
+        if !self.partial || b.finite(isa) {
             return c.add_product_transposed(isa, w, b);
         }
         self.each_visible(|i, j| add_scaled(c.row_mut(j), w.row(i)[j], b.row(i)));

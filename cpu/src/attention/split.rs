@@ -66,8 +66,7 @@ pub(crate) fn query_tiles<'a, T>(
     head_tiles(query_sequences(spec, tensor), |b| spec.q_len(b), tile)
 }
 
-/// A tensor stored as keys are, likewise. Nothing of a paged one, for
-/// sequences may share pages.
+/// A tensor stored as keys are, likewise. Nothing of a paged one, for sequences may share pages.
 pub(crate) fn key_tiles<'a, T>(
     spec: &AttentionSpec,
     tile: usize,
@@ -75,10 +74,7 @@ pub(crate) fn key_tiles<'a, T>(
 ) -> Vec<Vec<ArrayViewMut2<'a, T>>> {
     let sequences = match &spec.keys {
         Keys::Padded { .. } => cut_all(tensor),
-        Keys::Packed { .. } => {
-            let whole = tensor.index_axis_move(Axis(0), 0);
-            cut(whole, 1, (0..spec.batch).map(|b| spec.kv_len(b)))
-        }
+        Keys::Packed { .. } => cut_packed(tensor, (0..spec.batch).map(|b| spec.kv_len(b))),
         Keys::Paged { .. } => return Vec::new(),
     };
     head_tiles(sequences, |b| spec.kv_len(b), tile)
@@ -87,11 +83,13 @@ pub(crate) fn key_tiles<'a, T>(
 fn query_sequences<'a, T>(spec: &AttentionSpec, tensor: ArrayViewMut4<'a, T>) -> Vec<ArrayViewMut3<'a, T>> {
     match &spec.queries {
         Queries::Padded { .. } => cut_all(tensor),
-        Queries::Packed { .. } => {
-            let whole = tensor.index_axis_move(Axis(0), 0);
-            cut(whole, 1, (0..spec.batch).map(|b| spec.q_len(b)))
-        }
+        Queries::Packed { .. } => cut_packed(tensor, (0..spec.batch).map(|b| spec.q_len(b))),
     }
+}
+
+/// Sequences of these lengths, packed one after the other.
+fn cut_packed<T>(tensor: ArrayViewMut4<'_, T>, lengths: impl Iterator<Item = usize>) -> Vec<ArrayViewMut3<'_, T>> {
+    cut(tensor.index_axis_move(Axis(0), 0), 1, lengths)
 }
 
 /// Tiles of the first rows of every head; rows beyond a sequence's length are in none.

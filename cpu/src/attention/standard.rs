@@ -6,7 +6,7 @@ use super::float::{Float, Stored};
 use super::isa::Isa;
 use super::kernels;
 use super::scores::{Block, Problem, Scores};
-use super::tile::{Tile, pack_keys, pack_queries};
+use super::tile::{self, Tile};
 use ndarray::ArrayViewMut4;
 use num_traits::{One, Zero};
 use rayon::prelude::*;
@@ -152,7 +152,7 @@ fn score_grid<T: Stored>(problem: &Problem<'_, '_, T>, b: usize, h: usize) -> Gr
     let keys_t: Vec<_> = packed_keys(problem, inputs.k, b, spec.kv_head(h)).iter().map(transposed).collect();
     let row_of_blocks = |rows: Range<usize>| {
         let mut q = Tile::default();
-        pack_queries(problem.isa, &mut q, spec, inputs.q, [b, h], &rows);
+        tile::queries(spec, inputs.q, [b, h], &rows).pack(problem.isa, &mut q);
         let block = |(keys, k_t): (Range<usize>, &Tile<T::Accum>)| {
             let at = Block { b, h, rows: rows.clone(), keys };
             let coverage = coverage(spec, b, h, at.rows.clone(), at.keys.clone());
@@ -208,8 +208,8 @@ fn group_backward<T: Stored>(
         for (rows, blocks) in tiles(0..spec.q_len(b), BLOCK).zip(&mut grid) {
             let (mut q, mut d_o, mut d_q_tile) =
                 (Tile::default(), Tile::default(), Tile::zeros(rows.len(), spec.head_dim));
-            pack_queries(problem.isa, &mut q, spec, inputs.q, [b, h], &rows);
-            pack_queries(problem.isa, &mut d_o, spec, saved.d_o, [b, h], &rows);
+            tile::queries(spec, inputs.q, [b, h], &rows).pack(problem.isa, &mut q);
+            tile::queries(spec, saved.d_o, [b, h], &rows).pack(problem.isa, &mut d_o);
             softmax(problem.isa, rows.len(), blocks, inputs.sink.map(|sink| sink[h]));
             let d: Vec<_> = rows.map(|i| row_dot(spec, saved, b, h, i)).collect();
             for (t, (at, scores)) in blocks.iter_mut().enumerate() {
@@ -277,7 +277,7 @@ fn packed_keys<T: Stored>(
 ) -> Vec<Tile<T::Accum>> {
     let pack = |keys: Range<usize>| {
         let mut tile = Tile::default();
-        pack_keys(problem.isa, &mut tile, problem.spec, tensor, [b, hk], &keys);
+        tile::keys(problem.spec, tensor, [b, hk], &keys).pack(problem.isa, &mut tile);
         tile
     };
     tiles(0..problem.spec.kv_len(b), BLOCK).map(pack).collect()

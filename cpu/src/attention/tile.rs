@@ -15,14 +15,12 @@ pub(crate) struct Tile<A> {
     stride: usize,
     rows: usize,
     columns: usize,
-    /// Whether every element packed is finite. Only then is `0 · x = 0` and a masked entry may enter a product.
-    finite: bool,
 }
 
 impl<A: Float> Tile<A> {
     /// A tile of zeros.
     pub(crate) fn zeros(rows: usize, columns: usize) -> Self {
-        let mut tile = Self { data: Vec::new(), stride: 0, rows: 0, columns: 0, finite: true };
+        let mut tile = Self { data: Vec::new(), stride: 0, rows: 0, columns: 0 };
         tile.reset(rows, columns);
         tile
     }
@@ -35,7 +33,7 @@ impl<A: Float> Tile<A> {
 
     /// Takes on a shape; what was there before stays.
     fn shape(&mut self, rows: usize, columns: usize) {
-        (self.rows, self.columns, self.stride, self.finite) = (rows, columns, columns.next_multiple_of(LANES), true);
+        (self.rows, self.columns, self.stride) = (rows, columns, columns.next_multiple_of(LANES));
         // A strip of the transpose may reach beyond the last row.
         self.data.resize((rows.next_multiple_of(ROWS) + 1) * self.stride + ROWS, A::zero());
     }
@@ -48,8 +46,9 @@ impl<A: Float> Tile<A> {
         self.stride
     }
 
-    pub(crate) fn finite(&self) -> bool {
-        self.finite
+    /// Whether every element is finite.
+    pub(crate) fn finite(&self, isa: Isa) -> bool {
+        self.matrix().finite(isa)
     }
 
     pub(crate) fn row(&self, i: usize) -> &[A] {
@@ -128,13 +127,11 @@ impl<A: Float> Tile<A> {
                 None => packed.iter_mut().zip(row).for_each(|(packed, x)| *packed = x.to_accum()),
             }
         }
-        self.finite = kernels::all_finite::<A, A>(isa, &self.data);
     }
 
     /// The transpose of a packed tile.
     pub(crate) fn transpose_of(&mut self, source: &Self) {
         self.reset(source.columns, source.rows);
-        self.finite = source.finite;
         for j in 0..source.rows {
             for (c, x) in source.row(j).iter().enumerate() {
                 self.data[c * self.stride + j] = *x;
@@ -173,100 +170,64 @@ pub(crate) struct Matrix<'a, A> {
     pub(crate) columns: usize,
 }
 
-impl<'a, A: Float> Matrix<'a, A> {
-    /// As they lie if they are contiguous accumulators; if not, packed into `scratch`.
-    fn new<T: Stored<Accum = A>>(
-        isa: Isa,
-        scratch: &'a mut Tile<A>,
-        count: usize,
-        columns: usize,
-        row: impl Fn(usize) -> ArrayView1<'a, T>,
-    ) -> Self {
-        let lying: Option<_> = (0..count).map(|i| row(i).to_slice().and_then(T::as_accum)).collect();
-        if let Some(rows) = lying {
-            return Self { rows, columns };
-        }
-        scratch.pack(isa, count, columns, row);
-        scratch.matrix()
-    }
-
+impl<A: Float> Matrix<'_, A> {
     /// Whether every element is finite. Only then is `0 · x = 0` and a masked entry may enter a product.
     pub(crate) fn finite(&self, isa: Isa) -> bool {
         self.rows.iter().all(|row| kernels::all_finite::<A, A>(isa, row))
     }
 }
 
+/// Rows of a tensor: how many, how long, and where each is stored.
+pub(crate) struct Source<F> {
+    count: usize,
+    columns: usize,
+    row: F,
+}
+
 /// Rows `rows` of head `h` of a tensor stored as queries are.
-pub(crate) fn query_rows<'a, T: Stored>(
-    isa: Isa,
-    scratch: &'a mut Tile<T::Accum>,
+pub(crate) fn queries<'a, T: Stored>(
     spec: &AttentionSpec,
     tensor: ArrayView4<'a, T>,
     [b, h]: [usize; 2],
     rows: &Range<usize>,
-) -> Matrix<'a, T::Accum> {
-    Matrix::new(isa, scratch, rows.len(), tensor.dim().3, query_row(spec, tensor, [b, h], rows.start))
+) -> Source<impl Fn(usize) -> ArrayView1<'a, T>> {
+    let first = rows.start;
+    let row = move |r| {
+        let (slot, i) = spec.query_slot(b, first + r);
+        tensors::row(tensor, [slot, h, i])
+    };
+    Source { count: rows.len(), columns: tensor.dim().3, row }
 }
 
 /// Keys `keys` of key/value head `h` of a tensor stored as keys are.
-pub(crate) fn key_rows<'a, T: Stored>(
-    isa: Isa,
-    scratch: &'a mut Tile<T::Accum>,
+pub(crate) fn keys<'a, T: Stored>(
     spec: &AttentionSpec,
     tensor: ArrayView4<'a, T>,
     [b, h]: [usize; 2],
     keys: &Range<usize>,
-) -> Matrix<'a, T::Accum> {
-    Matrix::new(isa, scratch, keys.len(), tensor.dim().3, key_row(spec, tensor, [b, h], keys.start))
-}
-
-/// Packs rows `rows` of head `h` of a tensor stored as queries are.
-pub(crate) fn pack_queries<T: Stored>(
-    isa: Isa,
-    tile: &mut Tile<T::Accum>,
-    spec: &AttentionSpec,
-    tensor: ArrayView4<'_, T>,
-    [b, h]: [usize; 2],
-    rows: &Range<usize>,
-) {
-    tile.pack(isa, rows.len(), tensor.dim().3, query_row(spec, tensor, [b, h], rows.start));
-}
-
-/// Packs keys `keys` of key/value head `h` of a tensor stored as keys are.
-pub(crate) fn pack_keys<T: Stored>(
-    isa: Isa,
-    tile: &mut Tile<T::Accum>,
-    spec: &AttentionSpec,
-    tensor: ArrayView4<'_, T>,
-    [b, h]: [usize; 2],
-    keys: &Range<usize>,
-) {
-    tile.pack(isa, keys.len(), tensor.dim().3, key_row(spec, tensor, [b, h], keys.start));
-}
-
-/// Where query `first + r` is stored.
-fn query_row<'a, T: Stored>(
-    spec: &AttentionSpec,
-    tensor: ArrayView4<'a, T>,
-    [b, h]: [usize; 2],
-    first: usize,
-) -> impl Fn(usize) -> ArrayView1<'a, T> {
-    move |r| {
-        let (slot, i) = spec.query_slot(b, first + r);
-        tensors::row(tensor, [slot, h, i])
-    }
-}
-
-/// Where key `first + r` is stored.
-fn key_row<'a, T: Stored>(
-    spec: &AttentionSpec,
-    tensor: ArrayView4<'a, T>,
-    [b, h]: [usize; 2],
-    first: usize,
-) -> impl Fn(usize) -> ArrayView1<'a, T> {
-    move |r| {
+) -> Source<impl Fn(usize) -> ArrayView1<'a, T>> {
+    let first = keys.start;
+    let row = move |r| {
         let (slot, j) = spec.key_slot(b, first + r);
         tensors::row(tensor, [slot, h, j])
+    };
+    Source { count: keys.len(), columns: tensor.dim().3, row }
+}
+
+impl<'a, T: Stored, F: Fn(usize) -> ArrayView1<'a, T>> Source<F> {
+    /// Packs them.
+    pub(crate) fn pack(self, isa: Isa, tile: &mut Tile<T::Accum>) {
+        tile.pack(isa, self.count, self.columns, self.row);
+    }
+
+    /// As they lie if they are contiguous accumulators; if not, packed into `scratch`.
+    pub(crate) fn matrix(self, isa: Isa, scratch: &'a mut Tile<T::Accum>) -> Matrix<'a, T::Accum> {
+        let lying: Option<_> = (0..self.count).map(|i| (self.row)(i).to_slice().and_then(T::as_accum)).collect();
+        if let Some(rows) = lying {
+            return Matrix { rows, columns: self.columns };
+        }
+        self.pack(isa, scratch);
+        scratch.matrix()
     }
 }
 
@@ -332,8 +293,8 @@ mod tests {
     #[test]
     fn one_infinity_is_noticed() {
         let mut a = matrix(3, 5, 0);
-        assert!(packed(&a).finite());
+        assert!(packed(&a).finite(Isa::best()));
         a[[1, 4]] = f64::NEG_INFINITY;
-        assert!(!packed(&a).finite());
+        assert!(!packed(&a).finite(Isa::best()));
     }
 }
