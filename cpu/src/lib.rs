@@ -50,6 +50,6 @@ pub mod collective;
 pub mod compression;
 pub mod grouplasso;
 
-pub use attention::{CpuAttention, ISA_VARIABLE, Isa, SplitKv, StandardAttention};
+pub use attention::{Bf16Products, CpuAttention, ISA_VARIABLE, Isa, SplitKv, StandardAttention};
 pub use compression::CpuCompressor;
 pub use grouplasso::CpuGroupLasso;

@@ -50,7 +50,9 @@ proptest! {
     fn threads_change_nothing(case in cases()) {
         same_bits_on_any_pool::<f32>(&case)?;
         same_bits_on_any_pool::<bf16>(&case)?;
-        same_bits_on_any_pool::<f32>(&case.longer())?;
+        let case = case.longer();
+        same_bits_on_any_pool::<f32>(&case)?;
+        same_bits_on_any_pool::<bf16>(&case)?;
     }
 }
 
@@ -61,13 +63,17 @@ proptest! {
     fn vector_widths_change_nothing(case in cases()) {
         same_bits_on_fused_sets::<f32>(&case)?;
         same_bits_on_fused_sets::<f64>(&case)?;
-        same_bits_on_fused_sets::<f32>(&case.longer())?;
+        same_bits_on_fused_sets::<bf16>(&case)?;
+        let case = case.longer();
+        same_bits_on_fused_sets::<f32>(&case)?;
+        same_bits_on_fused_sets::<bf16>(&case)?;
     }
 
     #[test]
     fn strides_change_nothing(case in cases()) {
         prop_assert_eq!(bits_when_strided::<f32>(&case), case.tensors::<f32>().run(&case.method()).bits());
         prop_assert_eq!(bits_when_strided::<f64>(&case), case.tensors::<f64>().run(&case.method()).bits());
+        prop_assert_eq!(bits_when_strided::<bf16>(&case), case.tensors::<bf16>().run(&case.method()).bits());
     }
 }
 

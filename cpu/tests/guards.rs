@@ -16,7 +16,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 use std::sync::Mutex;
 use tilewright_attention::{AttentionBackward, AttentionForward, bf16, f16};
-use tilewright_cpu::{CpuAttention, StandardAttention};
+use tilewright_cpu::{Bf16Products, CpuAttention, StandardAttention};
 use tilewright_scalar::Element;
 
 #[global_allocator]
@@ -76,6 +76,7 @@ proptest! {
         let case = case.longer();
         keeps_to_its_buffers::<f32>(&case, &case.method())?;
         keeps_to_its_buffers::<f64>(&case, &case.method())?;
+        keeps_to_its_buffers::<bf16>(&case, &case.method())?;
     }
 
     /// With the tiles that are chosen where none are asked for, a little over or under whole ones.
@@ -84,6 +85,8 @@ proptest! {
         (case.lens, case.batch) = ((191 + more.0, 383 + more.1), 1);
         case.dims.0 = dim;
         keeps_to_its_buffers::<f32>(&case, &CpuAttention::default())?;
+        let pairs = CpuAttention::default().with_bf16_products(Bf16Products::Paired);
+        keeps_to_its_buffers::<bf16>(&case, &pairs)?;
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod common;
 use common::placed::Placement;
 use common::{Case, hash};
 use tilewright_attention::{AttentionBackward, AttentionForward, bf16};
-use tilewright_cpu::{CpuAttention, Isa, SplitKv, StandardAttention};
+use tilewright_cpu::{Bf16Products, CpuAttention, Isa, SplitKv, StandardAttention};
 use tilewright_scalar::Element;
 
 /// Problems of each kind: an interpreter takes most of a minute for one.
@@ -69,6 +69,7 @@ fn decoding() {
 fn several_tiles() {
     for seed in 100..100 + SEEDS {
         runs::<f32>(&case(seed, 25), &method(seed));
+        runs::<bf16>(&case(seed, 25), &method(seed).with_bf16_products(Bf16Products::Paired));
     }
 }
 

@@ -6,14 +6,21 @@ mod common;
 use common::{Case, cases, config};
 use proptest::prelude::*;
 use tilewright_attention::{AttentionBackward, AttentionForward, bf16, f16};
-use tilewright_cpu::{CpuAttention, StandardAttention};
+use tilewright_cpu::{Bf16Products, CpuAttention, StandardAttention};
 use tilewright_scalar::{DoubleDouble, Element, Real};
 
 fn conforms<T: Element, A: Real>(case: &Case) -> Result<(), TestCaseError>
 where
     CpuAttention: AttentionForward<T> + AttentionBackward<T>,
 {
-    let (tensors, method) = (case.tensors::<T>(), case.method());
+    conforms_by::<T, A>(case, case.method())
+}
+
+fn conforms_by<T: Element, A: Real>(case: &Case, method: CpuAttention) -> Result<(), TestCaseError>
+where
+    CpuAttention: AttentionForward<T> + AttentionBackward<T>,
+{
+    let tensors = case.tensors::<T>();
     tensors.judge::<A>(&tensors.run(&method), &method.contract(T::FORMAT))
 }
 
@@ -34,6 +41,11 @@ proptest! {
     fn f16_keeps_its_contract(case in cases()) {
         conforms::<f16, f64>(&case)?;
     }
+
+    #[test]
+    fn pairs_of_bf16_keep_theirs(case in cases()) {
+        conforms_by::<bf16, f64>(&case, case.method().with_bf16_products(Bf16Products::Paired))?;
+    }
 }
 
 proptest! {
@@ -42,6 +54,12 @@ proptest! {
     #[test]
     fn f32_keeps_it_over_several_tiles(case in cases()) {
         conforms::<f32, f64>(&case.longer())?;
+    }
+
+    #[test]
+    fn pairs_of_bf16_keep_theirs_over_several_tiles(case in cases()) {
+        let case = case.longer();
+        conforms_by::<bf16, f64>(&case, case.method().with_bf16_products(Bf16Products::Paired))?;
     }
 
     #[test]

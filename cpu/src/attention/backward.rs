@@ -7,6 +7,7 @@
 
 use super::CpuAttention;
 use super::bias;
+use super::factor::Factor;
 use super::float::{Float, Stored};
 use super::gather::{Gathering, Pages, Part};
 use super::meeting::{KeyGradients, KeySide, Meeting, QuerySide};
@@ -36,8 +37,8 @@ pub(super) struct Context<'a, 'i, 's, T: Stored> {
     pub(super) d: &'a Array3<T::Accum>,
 }
 
-/// Runs the backward pass; everything has been checked.
-pub(super) fn run<T: Stored>(
+/// Runs the backward pass, whose products multiply `F`; everything has been checked.
+pub(super) fn run<T: Stored, F: Factor<Sum = T::Accum>>(
     method: &CpuAttention,
     problem: &Problem<'_, '_, T>,
     saved: &Saved<'_, T>,
@@ -47,7 +48,7 @@ pub(super) fn run<T: Stored>(
     let spec = problem.spec;
     let d = row_dots(spec, saved);
     let context = Context { problem: *problem, saved, d: &d };
-    let sizes = method.backward_tiles::<T::Accum>(spec);
+    let sizes = method.backward_tiles::<F>(spec);
     // Keys of no sequence have no gradient.
     d_k.fill(T::default());
     d_v.fill(T::default());
@@ -60,7 +61,7 @@ pub(super) fn run<T: Stored>(
         let (now, later) = rest.split_at(wave::<T::Accum>(spec, rest));
         let mut heads: Vec<_> = now.iter().map(|at| Head::new(spec, *at, sizes.k)).collect();
         for turn in 0..spec.q_heads / spec.kv_heads {
-            meet_queries(&context, sizes, &mut heads, turn, &mut query_outputs);
+            meet_queries::<T, F>(&context, sizes, &mut heads, turn, &mut query_outputs);
         }
         match (&mut pages, &mut key_outputs) {
             (Some(pages), _) => heads.iter().for_each(|head| pages.add(spec, [head.b, head.hk], &head.keys)),
@@ -145,15 +146,15 @@ impl<A: Float> Head<A> {
 }
 
 /// The queries of one head, packed, and their gathering gradient.
-struct Queries<A> {
+struct Queries<F: Factor> {
     b: usize,
     h: usize,
-    tiles: Vec<QuerySide<A>>,
-    d_q: Gathering<A>,
+    tiles: Vec<QuerySide<F>>,
+    d_q: Gathering<F::Sum>,
 }
 
 /// Some key/value heads meet the queries of one head of their groups, that of number `turn`.
-fn meet_queries<T: Stored>(
+fn meet_queries<T: Stored, F: Factor<Sum = T::Accum>>(
     context: &Context<'_, '_, '_, T>,
     sizes: Tiles,
     heads: &mut [Head<T::Accum>],
@@ -168,7 +169,7 @@ fn meet_queries<T: Stored>(
         let tiles = rows.into_par_iter().map(|rows| QuerySide::pack(context, [b, h], rows)).collect();
         Queries { b, h, tiles, d_q: Gathering::new(sums) }
     };
-    let queries: Vec<Queries<T::Accum>> = heads.par_iter().map(load).collect();
+    let queries: Vec<Queries<F>> = heads.par_iter().map(load).collect();
     let chunk = (CHUNK / sizes.k).max(1);
     let tasks = heads
         .iter_mut()
@@ -190,13 +191,13 @@ fn meet_queries<T: Stored>(
 }
 
 /// Every query tile passes each key tile of a chunk. Returns the chunk's part of `dQ`.
-fn meet_chunk<T: Stored>(
+fn meet_chunk<T: Stored, F: Factor<Sum = T::Accum>>(
     problem: &Problem<'_, '_, T>,
     tile: usize,
-    queries: &Queries<T::Accum>,
+    queries: &Queries<F>,
     chunk: &mut [KeyGradients<T::Accum>],
-    side: &mut KeySide<T::Accum>,
-    meeting: &mut Meeting<T::Accum>,
+    side: &mut KeySide<F>,
+    meeting: &mut Meeting<F>,
 ) -> Part<T::Accum> {
     let (spec, b, h) = (problem.spec, queries.b, queries.h);
     let seen_by = |keys: Range<usize>| {

@@ -28,7 +28,8 @@ pub(super) fn attend<T: Stored>(
     online.start(problem, task, &keys);
     let queries = scaled_queries(problem, task);
     let zeros = || Aligned::zeros(ROWS * STRIDE);
-    let (mut scores, mut slope, mut columns, scaling) = (zeros(), zeros(), Columns::default(), problem.scaling());
+    let (mut scores, mut slope, mut columns, scaling) =
+        (zeros(), zeros(), Columns::default(), problem.scaling::<T::Accum>());
     let (mut k_tile, mut v_tile) = (Tile::default(), Tile::default());
     for chunk in tiles(keys, CHUNK) {
         let k = Rows::new(problem, inputs.k, head, &chunk, &mut k_tile);
@@ -66,7 +67,7 @@ fn scaled_queries<T: Stored>(problem: &Problem<'_, '_, T>, task: &QueryTask) -> 
         for r in 0..task.rows.len() {
             let to = all.row_mut(at * task.rows.len() + r);
             to.copy_from_slice(head.row(r));
-            kernels::scale(problem.isa, to, problem.scaling().queries);
+            kernels::scale(problem.isa, to, problem.scaling::<T::Accum>().queries);
         }
     }
     all

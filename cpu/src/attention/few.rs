@@ -154,7 +154,7 @@ fn weigh_by<A: Float, B: Widen<A>, M: Machine, const R: usize>(
         for column in (0..columns).step_by(width) {
             prefetch_ahead(data.as_ptr().wrapping_add(column * count), width * count);
             let right = Right { data: &data[column..], columns: width.min(columns - column), layout };
-            panels::<A, B, M, R>(ByRows(&p[first..]), right, count, &mut o[column..], o_stride, start);
+            panels::<A, A, B, M, R>(ByRows(&p[first..]), right, count, &mut o[column..], o_stride, start);
         }
         start = Start::Sum;
     }

@@ -4,7 +4,9 @@
 // What is inlined into a function with a target feature is compiled with it, and only that is.
 #![allow(clippy::inline_always)]
 
+use super::factor::Factor;
 use super::isa::Machine;
+use super::pairs::Pair;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64 as x86;
 use tilewright_scalar::{Accum, Element};
@@ -225,29 +227,40 @@ fn by_eights<T, const N: usize>(from: &[T; N], widen: impl Fn(x86::__m128i) -> x
 
 /// A storage format.
 pub(crate) trait Stored: Element<Accum: Float> + Widen<Self::Accum> {
+    /// What products of tensors in this format can multiply besides accumulators, if there is something.
+    type Narrow: Factor<Sum = Self::Accum>;
+
     /// The same elements as accumulators, where nothing needs converting.
     fn as_accum(row: &[Self]) -> Option<&[Self::Accum]>;
 }
 
 impl Stored for f32 {
+    type Narrow = f32;
+
     fn as_accum(row: &[f32]) -> Option<&[f32]> {
         Some(row)
     }
 }
 
 impl Stored for f64 {
+    type Narrow = f64;
+
     fn as_accum(row: &[f64]) -> Option<&[f64]> {
         Some(row)
     }
 }
 
 impl Stored for tilewright_scalar::f16 {
+    type Narrow = f32;
+
     fn as_accum(_: &[Self]) -> Option<&[f32]> {
         None
     }
 }
 
 impl Stored for tilewright_scalar::bf16 {
+    type Narrow = Pair;
+
     fn as_accum(_: &[Self]) -> Option<&[f32]> {
         None
     }
@@ -274,6 +287,7 @@ mod tests {
         const VECTOR: usize = 16;
         const VECTORS: usize = 2;
         const WIDENS: bool = false;
+        const PAIRS: bool = false;
     }
 
     fn exp2_error<A: Float>(x: f64) -> f64 {

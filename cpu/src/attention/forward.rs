@@ -1,6 +1,7 @@
 //! The forward pass: FlashAttention-2, Algorithm 1, strip by strip, over keys that were packed once for all their readers.
 
 use super::decode;
+use super::factor::Factor;
 use super::float::{Float, Stored, ln};
 use super::kernels::{self, Left, ROWS, Running, STRIDE, Start};
 use super::panels::{Aligned, Panels, Strips};
@@ -31,11 +32,11 @@ const PACKED_BYTES: usize = 2 << 20;
 
 /// One tile of keys of one key/value head, packed for both products.
 #[derive(Debug, Default)]
-struct KeyTile<A> {
+struct KeyTile<F> {
     keys: Range<usize>,
     /// `Kᵀ`.
-    k_t: Panels<A>,
-    v: Panels<A>,
+    k_t: Panels<F>,
+    v: Panels<F>,
     /// Whether a masked weight of 0 may meet any of the values.
     finite: bool,
 }
@@ -43,10 +44,14 @@ struct KeyTile<A> {
 /// A task and the pieces of the outputs it owns.
 type Job<'t, 'a, T> = (&'t QueryTask, ArrayViewMut3<'a, T>, ArrayViewMut3<'a, <T as Element>::Accum>);
 
-/// Runs the forward pass; everything has been checked.
-pub(super) fn run<T: Stored>(method: &CpuAttention, problem: &Problem<'_, '_, T>, out: Outputs<'_, T>) {
+/// Runs the forward pass, whose products multiply `F`; everything has been checked.
+pub(super) fn run<T: Stored, F: Factor<Sum = T::Accum>>(
+    method: &CpuAttention,
+    problem: &Problem<'_, '_, T>,
+    out: Outputs<'_, T>,
+) {
     let spec = problem.spec;
-    let sizes = method.forward_tiles::<T::Accum>(spec);
+    let sizes = method.forward_tiles::<F>(spec);
     let tasks = split::query_tasks(spec, sizes.q);
     let o = split::query_pieces(spec, sizes.q, out.o);
     let lse = split::query_pieces(spec, sizes.q, out.lse.insert_axis(Axis(3)));
@@ -58,12 +63,12 @@ pub(super) fn run<T: Stored>(method: &CpuAttention, problem: &Problem<'_, '_, T>
     });
     let mut tiles = Vec::new();
     while !packed.is_empty() {
-        let (heads, count) = wave(spec, &packed, size_of::<T::Accum>());
+        let (heads, count) = wave(spec, &packed, size_of::<F>() / F::DEPTH);
         let mut jobs: Vec<_> = packed.drain(..count).collect();
         pack(problem, &heads, sizes.k, &mut tiles);
         // Longest first: the last to finish is a short one.
         jobs.sort_by_key(|(task, ..)| std::cmp::Reverse(work(spec, task)));
-        jobs.into_iter().par_bridge().for_each_init(Worker::default, |worker, (task, o, lse)| {
+        jobs.into_iter().par_bridge().for_each_init(Worker::<F>::default, |worker, (task, o, lse)| {
             let head = [task.b, spec.kv_head(task.heads.start)];
             let own = heads.iter().position(|at| *at == head).map_or(&[][..], |at| &tiles[at]);
             match key_splits(method, spec, task) {
@@ -73,7 +78,7 @@ pub(super) fn run<T: Stored>(method: &CpuAttention, problem: &Problem<'_, '_, T>
                 }
                 splits => {
                     let attend = |keys| {
-                        let mut worker = Worker::default();
+                        let mut worker = Worker::<F>::default();
                         worker.attend(problem, task, keys, own);
                         worker.online
                     };
@@ -106,20 +111,19 @@ fn work(spec: &AttentionSpec, task: &QueryTask) -> usize {
 }
 
 /// Packs every key tile of some key/value heads, into the memory of what was packed before.
-fn pack<T: Stored>(
+fn pack<T: Stored, F: Factor<Sum = T::Accum>>(
     problem: &Problem<'_, '_, T>,
     heads: &[[usize; 2]],
     tile: usize,
-    packed: &mut Vec<Vec<KeyTile<T::Accum>>>,
+    packed: &mut Vec<Vec<KeyTile<F>>>,
 ) {
     let (spec, inputs, isa) = (problem.spec, problem.inputs, problem.isa);
-    let pack_one =
-        |at: [usize; 2], keys: Range<usize>, packed: &mut KeyTile<T::Accum>, scratch: &mut Tile<T::Accum>| {
-            packed.k_t.pack_transposed(isa, &tile::keys(spec, inputs.k, at, &keys).matrix(isa, scratch));
-            let v = tile::keys(spec, inputs.v, at, &keys).matrix(isa, scratch);
-            packed.v.pack(isa, &v);
-            (packed.keys, packed.finite) = (keys, v.finite(isa));
-        };
+    let pack_one = |at: [usize; 2], keys: Range<usize>, packed: &mut KeyTile<F>, scratch: &mut Tile<T::Accum>| {
+        packed.k_t.pack_transposed(isa, &tile::keys(spec, inputs.k, at, &keys).matrix(isa, scratch));
+        let v = tile::keys(spec, inputs.v, at, &keys).matrix(isa, scratch);
+        packed.v.pack(isa, &v);
+        (packed.keys, packed.finite) = (keys, v.finite(isa));
+    };
     packed.resize_with(heads.len(), Vec::new);
     heads.par_iter().zip(packed).for_each(|(at, packed)| {
         let keys: Vec<_> = tiles(0..spec.kv_len(at[0]), tile).collect();
@@ -192,7 +196,7 @@ impl<A: Float> Online<A> {
         columns: &Columns,
         s: &mut [A],
         finite: impl FnOnce() -> bool,
-        weigh: impl Fn(&Range<usize>, &[A], &mut [A], Start<A>),
+        mut weigh: impl FnMut(&Range<usize>, &[A], &mut [A], Start<A>),
         value: impl Fn(usize, &mut [A]),
     ) {
         let (strip, isa) = (&self.strips[at], problem.isa);
@@ -243,31 +247,34 @@ impl<A: Float> Online<A> {
 
 /// What a thread needs for a task, kept from one to the next.
 #[derive(Debug, Default)]
-struct Worker<A> {
-    online: Online<A>,
-    rows: Tile<A>,
-    q: Strips<A>,
+struct Worker<F: Factor> {
+    online: Online<F::Sum>,
+    rows: Tile<F::Sum>,
+    q: Strips<F>,
     columns: Columns,
-    s: Aligned<A>,
-    slope: Aligned<A>,
+    s: Aligned<F::Sum>,
+    slope: Aligned<F::Sum>,
+    /// Weights as a left factor.
+    p: Aligned<F>,
 }
 
-impl<A: Float> Worker<A> {
+impl<F: Factor> Worker<F> {
     /// Algorithm 1, lines 3 to 14, for the rows of a task over one range of keys.
-    fn attend<T: Stored<Accum = A>>(
+    fn attend<T: Stored<Accum = F::Sum>>(
         &mut self,
         problem: &Problem<'_, '_, T>,
         task: &QueryTask,
         keys: Range<usize>,
-        packed: &[KeyTile<A>],
+        packed: &[KeyTile<F>],
     ) {
-        let (spec, scaling) = (problem.spec, problem.scaling());
+        let (spec, scaling) = (problem.spec, problem.scaling::<F>());
         self.online.start(problem, task, &keys);
         let head = [task.b, task.heads.start];
         let q = tile::queries(spec, problem.inputs.q, head, &task.rows).matrix(problem.isa, &mut self.rows);
         self.q.pack(&q, scaling.queries);
         self.s.resize(ROWS * STRIDE);
         self.slope.resize(ROWS * STRIDE);
+        self.p.resize(if F::DEPTH > 1 { ROWS * F::STRIDE } else { 0 });
         for tile in packed {
             let own = tile.keys.start.max(keys.start)..tile.keys.end.min(keys.end);
             if own.is_empty() {
@@ -282,11 +289,11 @@ impl<A: Float> Worker<A> {
     }
 
     /// Every strip of a task meets the keys `own` of one tile.
-    fn visit<T: Stored<Accum = A>>(
+    fn visit<T: Stored<Accum = F::Sum>>(
         &mut self,
         problem: &Problem<'_, '_, T>,
-        scaling: &Scaling<A>,
-        tile: &KeyTile<A>,
+        scaling: &Scaling<F::Sum>,
+        tile: &KeyTile<F>,
         own: &Range<usize>,
         full: bool,
     ) {
@@ -300,20 +307,22 @@ impl<A: Float> Worker<A> {
             if self.columns.runs.is_empty() {
                 continue;
             }
+            self.columns.complete(F::DEPTH, &tile.keys);
             let left = Left { data: self.q.strip(at), stride: ROWS };
             for run in &self.columns.runs {
                 let right = tile.k_t.right(run.keys.start - origin, run.keys.len(), 0);
                 let s = &mut self.s[run.column..];
-                kernels::product_transposed(problem.isa, left, right, spec.head_dim, s, STRIDE, Start::Zero);
+                F::product_transposed(problem.isa, left, right, spec.head_dim, (s, STRIDE), Start::Zero);
             }
             let strip = &online.strips[at];
             problem.finish_scores(scaling, strip, &self.columns, &mut self.s, &mut self.slope);
             let o_stride = online.o.stride();
-            let weigh = |keys: &Range<usize>, p: &[A], o: &mut [A], start: Start<A>| {
+            let weigh = |keys: &Range<usize>, p: &[F::Sum], o: &mut [F::Sum], start: Start<F::Sum>| {
                 let values = tile.v.right(0, spec.value_dim, keys.start - origin);
-                kernels::product(problem.isa, p, values, keys.len(), o, o_stride, start);
+                let p = F::weights(problem.isa, p, keys.len(), &mut self.p);
+                F::product(problem.isa, p, values, keys.len(), (o, o_stride), start);
             };
-            let value = |j: usize, v: &mut [A]| (0..v.len()).for_each(|c| v[c] = tile.v.at(j - origin, c));
+            let value = |j: usize, v: &mut [F::Sum]| (0..v.len()).for_each(|c| v[c] = tile.v.at(j - origin, c));
             online.update(problem, at, &self.columns, &mut self.s, || tile.finite, weigh, value);
         }
     }

@@ -97,6 +97,14 @@ impl Isa {
         self.0
     }
 
+    /// Whether there is an instruction that multiplies pairs of `bf16` and adds them up, beside this instruction set's own.
+    pub(crate) fn multiplies_pairs(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == Level::Avx512 && std::arch::is_x86_feature_detected!("avx512bf16");
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// Elements of so many bytes in a register tile's row.
     pub(crate) fn panel(self, bytes: usize) -> usize {
         let [vector, vectors] = self.registers();
@@ -134,10 +142,12 @@ pub(crate) trait Machine {
     const VECTORS: usize;
     /// Whether there are instructions that widen eight 16-bit numbers (those of AVX2 and F16C).
     const WIDENS: bool;
+    /// Whether there are instructions that round to pairs of `bf16` and multiply them (those of AVX512_BF16).
+    const PAIRS: bool;
 }
 
 macro_rules! machine {
-    ($(#[$attribute:meta])* $name:ident, $fused:literal, $vector:literal, $vectors:literal, $widens:literal) => {
+    ($(#[$attribute:meta])* $name:ident, $fused:literal, $vector:literal, $vectors:literal, $widens:literal, $pairs:literal) => {
         $(#[$attribute])*
         pub(crate) struct $name;
         $(#[$attribute])*
@@ -146,18 +156,20 @@ macro_rules! machine {
             const VECTOR: usize = $vector;
             const VECTORS: usize = $vectors;
             const WIDENS: bool = $widens;
+            const PAIRS: bool = $pairs;
         }
     };
 }
 
-machine!(Portable, false, 16, 2, false);
+machine!(Portable, false, 16, 2, false, false);
 machine!(
     #[cfg(target_arch = "x86_64")]
     Avx2,
     true,
     32,
     2,
-    true
+    true,
+    false
 );
 machine!(
     #[cfg(target_arch = "x86_64")]
@@ -165,6 +177,17 @@ machine!(
     true,
     64,
     4,
+    true,
+    false
+);
+machine!(
+    /// The same with AVX512_BF16; only kernels of pairs are compiled for it.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    true,
+    64,
+    4,
+    true,
     true
 );
 machine!(
@@ -173,6 +196,7 @@ machine!(
     true,
     16,
     4,
+    false,
     false
 );
 
@@ -180,25 +204,25 @@ machine!(
 macro_rules! stamped {
     (
         $(#[$doc:meta])*
-        $vis:vis fn $name:ident<$($of:ident: $bound:path),+>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident
+        $vis:vis fn $name:ident $(<$($of:ident: $bound:path),+>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident
     ) => {
         $(#[$doc])*
-        $vis fn $name<$($of: $bound),+>(isa: $crate::attention::isa::Isa, $($arg: $type),*) $(-> $ret)? {
+        $vis fn $name$(<$($of: $bound),+>)?(isa: $crate::attention::isa::Isa, $($arg: $type),*) $(-> $ret)? {
             use $crate::attention::isa::{self, Level};
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
-            fn avx512<$($of: $bound),+>($($arg: $type),*) $(-> $ret)? {
-                $body::<$($of,)+ isa::Avx512>($($arg),*)
+            fn avx512$(<$($of: $bound),+>)?($($arg: $type),*) $(-> $ret)? {
+                $body::<$($($of,)+)? isa::Avx512>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
-            fn avx2<$($of: $bound),+>($($arg: $type),*) $(-> $ret)? {
-                $body::<$($of,)+ isa::Avx2>($($arg),*)
+            fn avx2$(<$($of: $bound),+>)?($($arg: $type),*) $(-> $ret)? {
+                $body::<$($($of,)+)? isa::Avx2>($($arg),*)
             }
             match isa.level() {
-                Level::Portable => $body::<$($of,)+ isa::Portable>($($arg),*),
+                Level::Portable => $body::<$($($of,)+)? isa::Portable>($($arg),*),
                 #[cfg(target_arch = "aarch64")]
-                Level::Neon => $body::<$($of,)+ isa::Neon>($($arg),*),
+                Level::Neon => $body::<$($($of,)+)? isa::Neon>($($arg),*),
                 // SAFETY: these functions require their features and nothing else, and an `Isa` exists only for
                 // what this machine was found to have.
                 #[cfg(target_arch = "x86_64")]
@@ -210,3 +234,30 @@ macro_rules! stamped {
     };
 }
 pub(crate) use stamped;
+
+/// The same for a kernel of pairs of `bf16`, which is compiled for the instructions for them too.
+macro_rules! stamped_for_pairs {
+    (
+        $(#[$doc:meta])*
+        $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $body:ident
+    ) => {
+        $(#[$doc])*
+        $vis fn $name(isa: $crate::attention::isa::Isa, $($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma,f16c")]
+            fn native($($arg: $type),*) {
+                $body::<$crate::attention::isa::Avx512Bf16>($($arg),*);
+            }
+            $crate::attention::isa::stamped! {
+                fn emulated($($arg: $type),*) = $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            if isa.multiplies_pairs() {
+                // SAFETY: it requires its features, which this machine was found to have, and nothing else.
+                return unsafe { native($($arg),*) };
+            }
+            emulated(isa, $($arg),*);
+        }
+    };
+}
+pub(crate) use stamped_for_pairs;

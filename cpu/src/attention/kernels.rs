@@ -8,6 +8,7 @@
 // What is inlined into a function with a target feature is compiled with it, and only that is.
 #![allow(clippy::inline_always)]
 
+use super::factor::Factor;
 use super::float::{Float, Stored, Widen, exp2, exp2_below_one, mul_add};
 use super::isa::{Machine, stamped};
 
@@ -26,15 +27,15 @@ pub(crate) const STRIDE: usize = MAX_KEYS + LANES;
 
 /// The left factor of a product for one strip.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Left<'a, A> {
-    pub(crate) data: &'a [A],
+pub(crate) struct Left<'a, L> {
+    pub(crate) data: &'a [L],
     pub(crate) stride: usize,
 }
 
 /// The right factor: `columns` columns of rows that are `stride` apart, or panels as [`super::panels`] packs them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Right<'a, A> {
-    pub(crate) data: &'a [A],
+pub(crate) struct Right<'a, B> {
+    pub(crate) data: &'a [B],
     pub(crate) columns: usize,
     pub(crate) layout: Layout,
 }
@@ -59,8 +60,26 @@ pub(crate) enum Start<A> {
     Scaled([A; ROWS]),
 }
 
+/// What a right factor is made of, and how that is multiplied by elements `L` of a left factor and added to sums `A`.
+pub(crate) trait Times<L, A>: Copy {
+    /// `sums += a ⊗ b`.
+    fn add_outer<M: Machine, const R: usize, const C: usize>(a: [L; R], b: &[Self; C], sums: &mut [[A; C]; R]);
+}
+
+impl<A: Float, B: Widen<A>> Times<A, A> for B {
+    #[inline(always)]
+    fn add_outer<M: Machine, const R: usize, const C: usize>(a: [A; R], b: &[B; C], sums: &mut [[A; C]; R]) {
+        let b = B::widen_all::<M, C>(b);
+        for r in 0..R {
+            for lane in 0..C {
+                sums[r][lane] = mul_add::<A, M>(a[r], b[lane], sums[r][lane]);
+            }
+        }
+    }
+}
+
 /// How a product walks its left factor.
-pub(super) trait Walk<A, const R: usize>: Copy {
+pub(super) trait Walk<L, const R: usize>: Copy {
     /// Whether there are elements at the first `k` inner indices.
     fn holds(&self, k: usize) -> bool;
 
@@ -68,38 +87,38 @@ pub(super) trait Walk<A, const R: usize>: Copy {
     ///
     /// # Safety
     /// It holds more than `kk` of them.
-    unsafe fn at(&self, kk: usize) -> [A; R];
+    unsafe fn at(&self, kk: usize) -> [L; R];
 }
 
-/// Row `r` of the strip is a row of the factor, [`STRIDE`] from the next.
+/// Row `r` of the strip is a row of the factor, [`Factor::STRIDE`] from the next.
 #[derive(Clone, Copy)]
-pub(super) struct ByRows<'a, A>(pub(super) &'a [A]);
+pub(super) struct ByRows<'a, F>(pub(super) &'a [F]);
 
 /// Row `r` of the strip is column `r` of the factor.
 #[derive(Clone, Copy)]
-struct ByColumns<'a, A>(Left<'a, A>);
+pub(super) struct ByColumns<'a, F>(pub(super) Left<'a, F>);
 
-impl<A: Float, const R: usize> Walk<A, R> for ByRows<'_, A> {
+impl<F: Factor, const R: usize> Walk<F, R> for ByRows<'_, F> {
     #[inline(always)]
     fn holds(&self, k: usize) -> bool {
-        (R - 1) * STRIDE + k <= self.0.len()
+        (R - 1) * F::STRIDE + k <= self.0.len()
     }
 
     #[inline(always)]
-    unsafe fn at(&self, kk: usize) -> [A; R] {
+    unsafe fn at(&self, kk: usize) -> [F; R] {
         // SAFETY: the last row is longer than `kk`, as the caller has made sure.
-        std::array::from_fn(|r| unsafe { *self.0.get_unchecked(r * STRIDE + kk) })
+        std::array::from_fn(|r| unsafe { *self.0.get_unchecked(r * F::STRIDE + kk) })
     }
 }
 
-impl<A: Float, const R: usize> Walk<A, R> for ByColumns<'_, A> {
+impl<F: Factor, const R: usize> Walk<F, R> for ByColumns<'_, F> {
     #[inline(always)]
     fn holds(&self, k: usize) -> bool {
         k == 0 || (k - 1) * self.0.stride + R <= self.0.data.len()
     }
 
     #[inline(always)]
-    unsafe fn at(&self, kk: usize) -> [A; R] {
+    unsafe fn at(&self, kk: usize) -> [F; R] {
         // SAFETY: the last of more than `kk` rows ends within the data, as the caller has made sure.
         std::array::from_fn(|r| unsafe { *self.0.data.get_unchecked(kk * self.0.stride + r) })
     }
@@ -124,7 +143,7 @@ stamped! {
 
 #[inline(always)]
 fn by_rows<A: Float, M: Machine>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) {
-    panels::<A, A, M, ROWS>(ByRows(a), b, k, c, c_stride, start);
+    panels::<A, A, A, M, ROWS>(ByRows(a), b, k, c, c_stride, start);
 }
 
 #[inline(always)]
@@ -136,13 +155,13 @@ fn by_columns<A: Float, M: Machine>(
     c_stride: usize,
     start: Start<A>,
 ) {
-    panels::<A, A, M, ROWS>(ByColumns(a), b, k, c, c_stride, start);
+    panels::<A, A, A, M, ROWS>(ByColumns(a), b, k, c, c_stride, start);
 }
 
 /// Register tile after register tile along the columns, the last as narrow as whole vectors allow.
 #[inline(always)]
-pub(super) fn panels<A: Float, B: Widen<A>, M: Machine, const R: usize>(
-    a: impl Walk<A, R>,
+pub(super) fn panels<A: Float, L: Copy, B: Times<L, A>, M: Machine, const R: usize>(
+    a: impl Walk<L, R>,
     b: Right<'_, B>,
     k: usize,
     c: &mut [A],
@@ -165,42 +184,42 @@ pub(super) fn panels<A: Float, B: Widen<A>, M: Machine, const R: usize>(
         // Constants, so that of the outer branches only the machine's own is compiled.
         if const { M::VECTOR / size_of::<A>() == 16 } {
             match vectors {
-                1 => tile::<A, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
-                2 => tile::<A, B, M, R, 32>(a, data, stride, k, c, c_stride, start),
-                3 => tile::<A, B, M, R, 48>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, B, M, R, 64>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, L, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, L, B, M, R, 32>(a, data, stride, k, c, c_stride, start),
+                3 => tile::<A, L, B, M, R, 48>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, L, B, M, R, 64>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTOR / size_of::<A>() * M::VECTORS == 32 } {
             match vectors {
-                1 => tile::<A, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
-                2 => tile::<A, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
-                3 => tile::<A, B, M, R, 24>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, B, M, R, 32>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, L, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, L, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                3 => tile::<A, L, B, M, R, 24>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, L, B, M, R, 32>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTORS == 4 } {
             let unit = const { M::VECTOR / size_of::<A>() };
             match vectors * unit {
-                2 => tile::<A, B, M, R, 2>(a, data, stride, k, c, c_stride, start),
-                4 => tile::<A, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
-                6 => tile::<A, B, M, R, 6>(a, data, stride, k, c, c_stride, start),
-                8 => tile::<A, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
-                12 => tile::<A, B, M, R, 12>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<A, L, B, M, R, 2>(a, data, stride, k, c, c_stride, start),
+                4 => tile::<A, L, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
+                6 => tile::<A, L, B, M, R, 6>(a, data, stride, k, c, c_stride, start),
+                8 => tile::<A, L, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                12 => tile::<A, L, B, M, R, 12>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, L, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTOR / size_of::<A>() == 8 } {
             match vectors {
-                1 => tile::<A, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, L, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, L, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTOR / size_of::<A>() == 4 } {
             match vectors {
-                1 => tile::<A, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, L, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, L, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
             }
         } else {
             match vectors {
-                1 => tile::<A, B, M, R, 2>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<A, L, B, M, R, 2>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<A, L, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
             }
         }
         column += panel;
@@ -209,8 +228,8 @@ pub(super) fn panels<A: Float, B: Widen<A>, M: Machine, const R: usize>(
 
 /// `R × C` results, held in registers over the whole sum.
 #[inline(always)]
-fn tile<A: Float, B: Widen<A>, M: Machine, const R: usize, const C: usize>(
-    a: impl Walk<A, R>,
+fn tile<A: Float, L: Copy, B: Times<L, A>, M: Machine, const R: usize, const C: usize>(
+    a: impl Walk<L, R>,
     b: &[B],
     stride: usize,
     k: usize,
@@ -243,16 +262,28 @@ fn tile<A: Float, B: Widen<A>, M: Machine, const R: usize, const C: usize>(
     for kk in (0..whole).step_by(4) {
         for kk in kk..kk + 4 {
             // SAFETY: `a` holds more than `kk` elements.
-            add_outer::<A, B, M, R, C>(unsafe { a.at(kk) }, row(kk), &mut sums);
+            B::add_outer::<M, R, C>(unsafe { a.at(kk) }, row(kk), &mut sums);
         }
     }
     for kk in whole..k {
         // SAFETY: likewise.
-        add_outer::<A, B, M, R, C>(unsafe { a.at(kk) }, row(kk), &mut sums);
+        B::add_outer::<M, R, C>(unsafe { a.at(kk) }, row(kk), &mut sums);
     }
     for r in 0..R {
         c[r * c_stride..][..C].copy_from_slice(&sums[r]);
     }
+}
+
+/// Copies a row into one that may be longer, and fills that up with zeros. One of [`LANES`] has a case of its own: calling
+/// the library for so little costs more than the copy.
+pub(super) fn copy_row<A: Float>(from: &[A], to: &mut [A]) {
+    if let (Ok(from), Ok(to)) = (<&[A; LANES]>::try_from(from), <&mut [A; LANES]>::try_from(&mut *to)) {
+        *to = *from;
+        return;
+    }
+    let (copied, padding) = to.split_at_mut(from.len());
+    copied.copy_from_slice(from);
+    padding.fill(A::zero());
 }
 
 /// Asks for the lines of `count` elements from `from` on. A hint: it changes nothing but time.
@@ -268,21 +299,6 @@ pub(super) fn prefetch<B>(from: *const B, count: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (from, count);
-}
-
-/// `sums += a ⊗ b`.
-#[inline(always)]
-fn add_outer<A: Float, B: Widen<A>, M: Machine, const R: usize, const C: usize>(
-    a: [A; R],
-    b: &[B; C],
-    sums: &mut [[A; C]; R],
-) {
-    let b = B::widen_all::<M, C>(b);
-    for r in 0..R {
-        for lane in 0..C {
-            sums[r][lane] = mul_add::<A, M>(a[r], b[lane], sums[r][lane]);
-        }
-    }
 }
 
 /// The running statistics of a strip's rows, in base 2.

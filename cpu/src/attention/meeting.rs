@@ -1,33 +1,37 @@
 //! Where a query tile meets a key tile in the backward pass: Algorithm 2, lines 11 to 17.
 
 use super::backward::Context;
+use super::factor::Factor;
 use super::float::{Float, Stored};
+use super::isa::Isa;
 use super::kernels::{self, Left, ROWS, STRIDE, Start};
 use super::panels::{Aligned, Panels, Strips};
 use super::scores::Problem;
 use super::strip::{Columns, Scaling, Strip};
 use super::tile::{self, Tile};
+use num_traits::{One, Zero};
 use std::ops::Range;
 use tilewright_attention::AttentionSpec;
 use tilewright_attention::tiling::{Coverage, coverage, query_range};
+use tilewright_scalar::Real;
 
 /// Query rows whose `P` and `dS` are kept at a time: long enough a sum for `dK` and `dV`, few enough for the cache.
 const BAND: usize = 16 * ROWS;
 
 /// One key tile, packed for three products.
 #[derive(Debug, Default)]
-pub(super) struct KeySide<A> {
+pub(super) struct KeySide<F: Factor> {
     keys: Range<usize>,
-    k_t: Panels<A>,
-    v_t: Panels<A>,
-    k: Panels<A>,
+    k_t: Panels<F>,
+    v_t: Panels<F>,
+    k: Panels<F>,
     finite: bool,
-    rows: Tile<A>,
+    rows: Tile<F::Sum>,
 }
 
-impl<A: Float> KeySide<A> {
+impl<F: Factor> KeySide<F> {
     /// Packs another tile, keeping the memory.
-    pub(super) fn load<T: Stored<Accum = A>>(
+    pub(super) fn load<T: Stored<Accum = F::Sum>>(
         &mut self,
         problem: &Problem<'_, '_, T>,
         at: [usize; 2],
@@ -52,76 +56,122 @@ pub(super) struct KeyGradients<A> {
 
 /// One query tile of one head, packed for four products.
 #[derive(Debug)]
-pub(super) struct QuerySide<A> {
+pub(super) struct QuerySide<F: Factor> {
     pub(super) rows: Range<usize>,
-    q_strips: Strips<A>,
-    d_o_strips: Strips<A>,
-    q: Panels<A>,
-    d_o: Panels<A>,
+    q_strips: Strips<F>,
+    d_o_strips: Strips<F>,
+    q: Panels<F>,
+    d_o: Panels<F>,
     /// Whether a weight of 0 may meet any of `Q` and of `dO`.
     finite: [bool; 2],
     /// LSE in base 2.
-    lse: Vec<A>,
-    d: Vec<A>,
+    lse: Vec<F::Sum>,
+    d: Vec<F::Sum>,
 }
 
-impl<A: Float> QuerySide<A> {
-    pub(super) fn pack<T: Stored<Accum = A>>(
+impl<F: Factor> QuerySide<F> {
+    pub(super) fn pack<T: Stored<Accum = F::Sum>>(
         context: &Context<'_, '_, '_, T>,
         [b, h]: [usize; 2],
         rows: Range<usize>,
     ) -> Self {
         let (problem, mut scratch) = (&context.problem, Tile::default());
         let (spec, isa) = (problem.spec, problem.isa);
-        let (mut q_strips, mut d_o_strips) = (Strips::default(), Strips::default());
-        let (mut q, mut d_o) = (Panels::default(), Panels::default());
+        let (mut q_strips, mut d_o_strips) = (Strips::<F>::default(), Strips::<F>::default());
+        let (mut q, mut d_o) = (Panels::<F>::default(), Panels::<F>::default());
         let matrix = tile::queries(spec, problem.inputs.q, [b, h], &rows).matrix(isa, &mut scratch);
-        q_strips.pack(&matrix, problem.scaling().queries);
+        q_strips.pack(&matrix, problem.scaling::<F>().queries);
         q.pack(isa, &matrix);
         let q_finite = matrix.finite(isa);
         let matrix = tile::queries(spec, context.saved.d_o, [b, h], &rows).matrix(isa, &mut scratch);
-        d_o_strips.pack(&matrix, A::one());
+        d_o_strips.pack(&matrix, F::Sum::one());
         d_o.pack(isa, &matrix);
         let finite = [q_finite, matrix.finite(isa)];
         let at = |i: usize| {
             let (slot, row) = problem.spec.query_slot(b, i);
             [slot, h, row]
         };
-        let lse = rows.clone().map(|i| context.saved.lse[at(i)] * A::LOG2_E).collect();
+        let lse = rows.clone().map(|i| context.saved.lse[at(i)] * F::Sum::LOG2_E).collect();
         let d = rows.clone().map(|i| context.d[at(i)]).collect();
         Self { rows, q_strips, d_o_strips, q, d_o, finite, lse, d }
     }
 }
 
+/// `P` or `dS` of a band of query rows, rows [`STRIDE`] apart; 0 where nothing is visible.
+#[derive(Debug)]
+struct Weights<F: Factor> {
+    /// As they are computed: the band, or if something else is made of them, one strip.
+    computed: Aligned<F::Sum>,
+    /// What that is.
+    stacked: Aligned<F>,
+}
+
+impl<F: Factor> Weights<F> {
+    fn new() -> Self {
+        let (computed, stacked) = if F::DEPTH == 1 { (BAND, 0) } else { (ROWS, BAND / F::DEPTH) };
+        Self { computed: Aligned::zeros(computed * STRIDE + ROWS), stacked: Aligned::zeros(stacked * STRIDE + ROWS) }
+    }
+
+    /// The strip whose first row is `at` of the band.
+    fn strip(&mut self, at: usize) -> &mut [F::Sum] {
+        &mut self.computed[if F::DEPTH == 1 { at * STRIDE } else { 0 }..]
+    }
+
+    /// The strip at `at` is computed, in `n` columns.
+    fn stack(&mut self, isa: Isa, at: usize, n: usize) {
+        if F::DEPTH > 1 {
+            F::stack(isa, &self.computed, n, &mut self.stacked[at / F::DEPTH * STRIDE..]);
+        }
+    }
+
+    /// Elements of a left factor, the terms of each in consecutive rows.
+    fn band(&self) -> &[F] {
+        F::band(&self.computed, &self.stacked)
+    }
+
+    /// One weight.
+    fn at(&self, row: usize, column: usize) -> F::Sum {
+        self.band()[row / F::DEPTH * STRIDE + column].term(row % F::DEPTH)
+    }
+}
+
 /// What a thread needs for a meeting, reused from pair to pair.
 #[derive(Debug)]
-pub(super) struct Meeting<A> {
-    scaling: Scaling<A>,
+pub(super) struct Meeting<F: Factor> {
+    scaling: Scaling<F::Sum>,
     columns: Columns,
-    /// `P` and `dS` of a band of query rows, rows [`STRIDE`] apart; 0 where nothing is visible.
-    p: Aligned<A>,
-    d_s: Aligned<A>,
-    slope: Aligned<A>,
+    p: Weights<F>,
+    d_s: Weights<F>,
+    /// `dS` of a strip as a left factor.
+    room: Aligned<F>,
+    slope: Aligned<F::Sum>,
     /// Whether something of the band is masked.
     partial: bool,
 }
 
-impl<A: Float> Meeting<A> {
-    pub(super) fn new<T: Stored<Accum = A>>(problem: &Problem<'_, '_, T>) -> Self {
-        let zeros = |rows: usize| Aligned::zeros(rows * STRIDE + ROWS);
-        let (p, d_s, slope) = (zeros(BAND), zeros(BAND), zeros(ROWS));
-        Self { scaling: problem.scaling(), columns: Columns::default(), p, d_s, slope, partial: false }
+impl<F: Factor> Meeting<F> {
+    pub(super) fn new<T: Stored<Accum = F::Sum>>(problem: &Problem<'_, '_, T>) -> Self {
+        let room = if F::DEPTH == 1 { 0 } else { ROWS * F::STRIDE };
+        Self {
+            scaling: problem.scaling::<F>(),
+            columns: Columns::default(),
+            p: Weights::new(),
+            d_s: Weights::new(),
+            room: Aligned::zeros(room),
+            slope: Aligned::zeros(ROWS * STRIDE + ROWS),
+            partial: false,
+        }
     }
 
     /// Adds what the pairs of two tiles owe to `dQ`, `dK` and `dV`, before the scale.
-    pub(super) fn meet<T: Stored<Accum = A>>(
+    pub(super) fn meet<T: Stored<Accum = F::Sum>>(
         &mut self,
         problem: &Problem<'_, '_, T>,
         [b, h]: [usize; 2],
-        queries: &QuerySide<A>,
-        keys: &KeySide<A>,
-        d_q: &mut Tile<A>,
-        gradients: &mut KeyGradients<A>,
+        queries: &QuerySide<F>,
+        keys: &KeySide<F>,
+        d_q: &mut Tile<F::Sum>,
+        gradients: &mut KeyGradients<F::Sum>,
     ) {
         let count = queries.rows.len();
         for band in (0..count).step_by(BAND).map(|start| start..count.min(start + BAND)) {
@@ -142,23 +192,24 @@ impl<A: Float> Meeting<A> {
 
     /// `P = e^(S − LSE)`, `dP = Z ∘ dO·Vᵀ`, `dS = P ∘ (dP − D)` and `dQ += dS·K` for one strip: row `first` of the query
     /// tile, row `at` of the band.
-    fn strip<T: Stored<Accum = A>>(
+    fn strip<T: Stored<Accum = F::Sum>>(
         &mut self,
         problem: &Problem<'_, '_, T>,
         strip: &Strip,
         first: usize,
         at: usize,
-        queries: &QuerySide<A>,
-        keys: &KeySide<A>,
-        d_q: &mut Tile<A>,
+        queries: &QuerySide<F>,
+        keys: &KeySide<F>,
+        d_q: &mut Tile<F::Sum>,
     ) {
         let (spec, isa, origin) = (problem.spec, problem.isa, keys.keys.start);
-        let (p, d_s) = (&mut self.p[at * STRIDE..], &mut self.d_s[at * STRIDE..]);
+        let (p, d_s) = (self.p.strip(at), self.d_s.strip(at));
         if self.partial {
             self.columns.find(spec, strip, &keys.keys, origin);
             self.columns.in_place(origin);
-            p[..ROWS * STRIDE].fill(A::zero());
-            d_s[..ROWS * STRIDE].fill(A::zero());
+            self.columns.complete(F::DEPTH, &keys.keys);
+            p[..ROWS * STRIDE].fill(F::Sum::zero());
+            d_s[..ROWS * STRIDE].fill(F::Sum::zero());
         } else {
             self.columns.all(keys.keys.clone());
         }
@@ -168,17 +219,17 @@ impl<A: Float> Meeting<A> {
             let (column, count) = (run.column, run.keys.len());
             let (k_t, v_t) = (keys.k_t.right(column, count, 0), keys.v_t.right(column, count, 0));
             let (q, d_o) = (Left { data: q, stride: ROWS }, Left { data: d_o, stride: ROWS });
-            kernels::product_transposed(isa, q, k_t, spec.head_dim, &mut p[column..], STRIDE, Start::Zero);
-            kernels::product_transposed(isa, d_o, v_t, spec.value_dim, &mut d_s[column..], STRIDE, Start::Zero);
+            F::product_transposed(isa, q, k_t, spec.head_dim, (&mut p[column..], STRIDE), Start::Zero);
+            F::product_transposed(isa, d_o, v_t, spec.value_dim, (&mut d_s[column..], STRIDE), Start::Zero);
         }
         problem.finish_scores(&self.scaling, strip, &self.columns, p, &mut self.slope);
         problem.drop_strip(strip, &self.columns, d_s);
         for r in 0..strip.lanes().len() {
             for run in &self.columns.runs {
                 let own = r * STRIDE + run.column..r * STRIDE + run.column + run.keys.len();
-                if queries.lse[first + r] == A::neg_infinity() {
-                    p[own.clone()].fill(A::zero());
-                    d_s[own].fill(A::zero());
+                if queries.lse[first + r] == F::Sum::neg_infinity() {
+                    p[own.clone()].fill(F::Sum::zero());
+                    d_s[own].fill(F::Sum::zero());
                 } else {
                     let (lse, d) = (queries.lse[first + r], queries.d[first + r]);
                     kernels::score_gradients(isa, &mut p[own.clone()], &mut d_s[own.clone()], lse, d);
@@ -189,34 +240,40 @@ impl<A: Float> Meeting<A> {
             }
         }
         problem.drop_strip(strip, &self.columns, p);
+        // Rows beyond the last hold products of nothing; they may stand below one.
+        p[strip.lanes().len() * STRIDE..ROWS * STRIDE].fill(F::Sum::zero());
+        d_s[strip.lanes().len() * STRIDE..ROWS * STRIDE].fill(F::Sum::zero());
         if self.partial {
             // Beyond the last key of a run a product leaves what fills its last vector.
-            strip.mask(spec, &self.columns, p, A::zero());
-            strip.mask(spec, &self.columns, d_s, A::zero());
+            strip.mask(spec, &self.columns, p, F::Sum::zero());
+            strip.mask(spec, &self.columns, d_s, F::Sum::zero());
         }
         let stride = d_q.stride();
         if keys.finite || !self.columns.partial {
             for run in &self.columns.runs {
                 let k = keys.k.right(0, spec.head_dim, run.column);
                 let d_q = d_q.rows_from_mut(first);
-                kernels::product(isa, &d_s[run.column..], k, run.keys.len(), d_q, stride, Start::Sum);
+                let d_s = F::weights(isa, &d_s[run.column..], run.keys.len(), &mut self.room);
+                F::product(isa, d_s, k, run.keys.len(), (d_q, stride), Start::Sum);
             }
-            return;
+        } else {
+            each_visible(spec, strip, &keys.keys, |r, column| {
+                let weight = d_s[r * STRIDE + column];
+                add_row(d_q.row_mut(first + r), weight, &keys.k, column);
+            });
         }
-        each_visible(spec, strip, &keys.keys, |r, column| {
-            let weight = d_s[r * STRIDE + column];
-            add_row(d_q.row_mut(first + r), weight, &keys.k, column);
-        });
+        self.p.stack(isa, at, keys.keys.len());
+        self.d_s.stack(isa, at, keys.keys.len());
     }
 
     /// `dV += (Z∘P)ᵀ·dO` and `dK += dSᵀ·Q` for the rows of a band.
-    fn gather_keys<T: Stored<Accum = A>>(
+    fn gather_keys<T: Stored<Accum = F::Sum>>(
         &self,
         problem: &Problem<'_, '_, T>,
         [b, h]: [usize; 2],
         band: &Range<usize>,
-        queries: &QuerySide<A>,
-        gradients: &mut KeyGradients<A>,
+        queries: &QuerySide<F>,
+        gradients: &mut KeyGradients<F::Sum>,
     ) {
         let (spec, origin, keys) = (problem.spec, queries.rows.start, gradients.keys.clone());
         for first in (0..keys.len()).step_by(ROWS) {
@@ -232,7 +289,9 @@ impl<A: Float> Meeting<A> {
                     continue;
                 }
             }
-            let from = (rows.start - band.start) * STRIDE + first;
+            // From the beginning of a factor's element: a row before these sees none of the keys.
+            let start = rows.start - rows.start % F::DEPTH;
+            let from = (start - band.start) / F::DEPTH * STRIDE + first;
             let sides = [
                 (&self.p, &queries.d_o, queries.finite[1], &mut gradients.d_v, spec.value_dim),
                 (&self.d_s, &queries.q, queries.finite[0], &mut gradients.d_k, spec.head_dim),
@@ -241,16 +300,16 @@ impl<A: Float> Meeting<A> {
                 let stride = sums.stride();
                 sums.prefetch_strip(first + ROWS);
                 if finite || !self.partial {
-                    let left = Left { data: &weights[from..], stride: STRIDE };
-                    let right = right.right(0, dim, rows.start);
-                    let sums = sums.rows_from_mut(first);
-                    kernels::product_transposed(problem.isa, left, right, rows.len(), sums, stride, Start::Sum);
+                    let left = Left { data: &weights.band()[from..], stride: STRIDE };
+                    let right = right.right(0, dim, start);
+                    let sums = (sums.rows_from_mut(first), stride);
+                    F::product_transposed(problem.isa, left, right, rows.end - start, sums, Start::Sum);
                     continue;
                 }
                 for r in rows.clone() {
                     let strip = Strip::new(b, std::iter::once((h, origin + r)));
                     each_visible(spec, &strip, &own, |_, column| {
-                        let weight = weights[(r - band.start) * STRIDE + first + column];
+                        let weight = weights.at(r - band.start, first + column);
                         add_row(sums.row_mut(first + column), weight, right, r);
                     });
                 }
@@ -269,7 +328,7 @@ fn each_visible(spec: &AttentionSpec, strip: &Strip, keys: &Range<usize>, mut f:
 }
 
 /// `to += weight ·` a row of packed panels.
-fn add_row<A: Float>(to: &mut [A], weight: A, panels: &Panels<A>, row: usize) {
+fn add_row<F: Factor>(to: &mut [F::Sum], weight: F::Sum, panels: &Panels<F>, row: usize) {
     for (column, to) in to.iter_mut().enumerate() {
         *to += weight * panels.at(row, column);
     }

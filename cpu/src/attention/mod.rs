@@ -22,6 +22,7 @@ mod backward;
 mod bias;
 pub mod ceiling;
 mod decode;
+mod factor;
 mod few;
 mod float;
 mod forward;
@@ -29,6 +30,7 @@ mod gather;
 mod isa;
 mod kernels;
 mod meeting;
+mod pairs;
 mod panels;
 mod rows;
 mod scores;
@@ -40,12 +42,14 @@ mod tile;
 pub use isa::{ISA_VARIABLE, Isa};
 pub use standard::StandardAttention;
 
+use factor::Factor;
+use float::Stored;
 use scores::Problem;
 use tilewright_attention::tiling::Tiles;
 use tilewright_attention::{
     AttentionBackward, AttentionError, AttentionForward, AttentionSpec, Contract, Gradients, Inputs, Outputs, Saved,
 };
-use tilewright_scalar::{Format, bf16, f16};
+use tilewright_scalar::{Element, Format, bf16, f16};
 
 /// Whether the keys of one query tile are split among tasks whose results are merged by log-sum-exp. Splits lie at
 /// absolute multiples of their length and are merged in ascending order, so the result is a function of the problem.
@@ -61,10 +65,34 @@ pub enum SplitKv {
     Every(usize),
 }
 
+/// What the products of `bf16` tensors multiply. Sums, softmax and statistics are in `f32` either way, and so is everything
+/// about the few query rows of decoding.
+///
+/// ```
+/// use tilewright_attention::Format;
+/// use tilewright_cpu::{Bf16Products, CpuAttention};
+/// let paired = CpuAttention::default().with_bf16_products(Bf16Products::Paired);
+/// assert_eq!(paired.contract(Format::BF16).probabilities, Format::BF16);
+/// assert_eq!(paired.contract(Format::F32).probabilities, Format::F32);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Bf16Products {
+    /// Pairs where the machine has an instruction for them (AVX512_BF16), else accumulators. The only choice by which the
+    /// machine has a say in the result.
+    #[default]
+    Auto,
+    /// Accumulators: factors are widened, and `P` and `dS` are not rounded.
+    Widened,
+    /// Pairs of `bf16`, to which `P` and `dS` are rounded; subnormal numbers count as 0. Where no instruction multiplies
+    /// pairs, the same is computed by others, several times more slowly than widened, to the same bits.
+    Paired,
+}
+
 /// FlashAttention-2 on rayon: exact attention by tiles, with O(N) memory besides inputs and outputs.
 ///
 /// All features of [`AttentionSpec`], for `f64`, `f32`, `f16` and `bf16` with arithmetic in
-/// [`Element::Accum`](tilewright_scalar::Element::Accum). Results are bitwise the same for any number of threads and any strides of the views.
+/// [`Element::Accum`](tilewright_scalar::Element::Accum), but for what [`Bf16Products`] says. Results are bitwise the same
+/// for any number of threads and any strides of the views.
 ///
 /// ```
 /// use ndarray::{Array3, Array4};
@@ -85,6 +113,8 @@ pub struct CpuAttention {
     isa: Option<Isa>,
     /// Whether keys are split.
     pub split_kv: SplitKv,
+    /// What products of `bf16` multiply.
+    pub bf16_products: Bf16Products,
 }
 
 /// Bytes of a key tile's keys and values, about half of a small second-level cache.
@@ -120,6 +150,11 @@ impl CpuAttention {
         Self { isa: Some(isa), ..self }
     }
 
+    /// The same method with products of `bf16` as said.
+    pub fn with_bf16_products(self, bf16_products: Bf16Products) -> Self {
+        Self { bf16_products, ..self }
+    }
+
     /// Query rows and keys a tile, if they were asked for.
     pub fn tiles(&self) -> Option<(usize, usize)> {
         self.tiles.map(|tiles| (tiles.q, tiles.k))
@@ -134,22 +169,33 @@ impl CpuAttention {
     }
 
     /// Tiles of the forward pass: keys and values of a tile together, and the rows they meet, stay in a core's cache.
-    fn forward_tiles<A>(&self, spec: &AttentionSpec) -> Tiles {
-        self.tiles.unwrap_or(Tiles { q: 192, k: key_tile::<A>(spec) })
+    fn forward_tiles<F: Factor>(&self, spec: &AttentionSpec) -> Tiles {
+        self.tiles.unwrap_or(Tiles { q: 192, k: key_tile::<F>(spec) })
     }
 
     /// Tiles of the backward pass: so are one key tile and the queries that pass it, tile by tile.
-    fn backward_tiles<A>(&self, spec: &AttentionSpec) -> Tiles {
-        self.tiles.unwrap_or(Tiles { q: LEAST_TILE, k: key_tile::<A>(spec) })
+    fn backward_tiles<F: Factor>(&self, spec: &AttentionSpec) -> Tiles {
+        self.tiles.unwrap_or(Tiles { q: LEAST_TILE, k: key_tile::<F>(spec) })
+    }
+
+    /// Whether products of tensors in `format` multiply pairs.
+    fn multiplies_pairs(&self, format: Format, isa: Isa) -> bool {
+        let wanted = match self.bf16_products {
+            Bf16Products::Auto => isa.multiplies_pairs(),
+            Bf16Products::Widened => false,
+            Bf16Products::Paired => true,
+        };
+        wanted && format == Format::BF16
     }
 
     /// The numeric contract kept on tensors stored in `format`: sums, statistics and LSE in `f32`, or in `f64` where the
-    /// storage is wider than that; nothing rounded on the way; elementary functions good to a few units.
+    /// storage is wider than that; elementary functions good to a few units; nothing rounded on the way, but for `P` and
+    /// `dS` of `bf16` tensors where their products multiply pairs ([`Bf16Products`]).
     ///
     /// ```
     /// use tilewright_attention::Format;
-    /// use tilewright_cpu::CpuAttention;
-    /// let contract = CpuAttention::default().contract(Format::BF16);
+    /// use tilewright_cpu::{Bf16Products, CpuAttention};
+    /// let contract = CpuAttention::default().with_bf16_products(Bf16Products::Widened).contract(Format::BF16);
     /// assert_eq!((contract.accum, contract.probabilities), (Format::F32, Format::F32));
     /// ```
     pub fn contract(&self, format: Format) -> Contract {
@@ -161,7 +207,13 @@ impl CpuAttention {
             SplitKv::Auto => with_splits(k, forward::AUTO_SPLIT),
             SplitKv::Every(n) => with_splits(k, n.clamp(1, usize::MAX / MAX_TILE)),
         };
-        Contract { tile: k.min(q), exp_error: float::EXP_ERROR, ..Contract::strict(format) }
+        let contract = Contract { tile: k.min(q), exp_error: float::EXP_ERROR, ..Contract::strict(format) };
+        // A method that cannot run keeps any contract.
+        if self.isa().is_ok_and(|isa| self.multiplies_pairs(format, isa)) {
+            Contract { probabilities: format, score_gradients: format, flushes_subnormals: true, ..contract }
+        } else {
+            contract
+        }
     }
 
     /// The instruction set to run on, if the method is one that can be run.
@@ -175,8 +227,8 @@ impl CpuAttention {
 }
 
 /// Keys of a tile where no tiles are asked for.
-fn key_tile<A>(spec: &AttentionSpec) -> usize {
-    let row = (spec.head_dim + spec.value_dim) * size_of::<A>();
+fn key_tile<F: Factor>(spec: &AttentionSpec) -> usize {
+    let row = (spec.head_dim + spec.value_dim) * size_of::<F>() / F::DEPTH;
     (TILE_BYTES / row / LEAST_TILE * LEAST_TILE).clamp(LEAST_TILE, MAX_TILE)
 }
 
@@ -199,7 +251,12 @@ macro_rules! attend_in {
                 let isa = self.checked()?;
                 inputs.check(spec)?;
                 out.check(spec)?;
-                forward::run(self, &Problem::new(spec, inputs, isa), out);
+                let problem = Problem::new(spec, inputs, isa);
+                if self.multiplies_pairs(<$format as Element>::FORMAT, isa) {
+                    forward::run::<$format, <$format as Stored>::Narrow>(self, &problem, out);
+                } else {
+                    forward::run::<$format, <$format as Element>::Accum>(self, &problem, out);
+                }
                 Ok(())
             }
         }
@@ -216,7 +273,12 @@ macro_rules! attend_in {
                 inputs.check(spec)?;
                 saved.check(spec)?;
                 gradients.check(spec, inputs)?;
-                backward::run(self, &Problem::new(spec, inputs, isa), saved, gradients);
+                let problem = Problem::new(spec, inputs, isa);
+                if self.multiplies_pairs(<$format as Element>::FORMAT, isa) {
+                    backward::run::<$format, <$format as Stored>::Narrow>(self, &problem, saved, gradients);
+                } else {
+                    backward::run::<$format, <$format as Element>::Accum>(self, &problem, saved, gradients);
+                }
                 Ok(())
             }
         }

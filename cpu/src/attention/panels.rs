@@ -1,8 +1,8 @@
 //! Packed factors of products: panels of columns for the right factor, strips of rows for the left one.
 
-use super::float::Float;
+use super::factor::Factor;
 use super::isa::Isa;
-use super::kernels::{LANES, Layout, ROWS, Right};
+use super::kernels::{Layout, ROWS, Right};
 use super::tile::Matrix;
 use std::ops::{Deref, DerefMut};
 
@@ -13,7 +13,7 @@ pub(crate) struct Aligned<A> {
     first: usize,
 }
 
-impl<A: Float> Aligned<A> {
+impl<A: Copy + Default> Aligned<A> {
     const LINE: usize = 64;
 
     pub(crate) fn zeros(length: usize) -> Self {
@@ -28,7 +28,7 @@ impl<A: Float> Aligned<A> {
             return;
         }
         let spare = Self::LINE / size_of::<A>();
-        self.data.resize(length + spare, A::zero());
+        self.data.resize(length + spare, A::default());
         self.first = self.data.as_ptr().align_offset(Self::LINE).min(spare);
         self.data.truncate(self.first + length);
     }
@@ -48,24 +48,26 @@ impl<A> DerefMut for Aligned<A> {
     }
 }
 
-/// A right factor of `depth × columns`, as panels that a register tile is wide; the last one is padded with zeros to whole
-/// vectors.
+/// A right factor of `depth × columns` elements, as panels that a register tile is wide; the last one is padded with zeros to
+/// whole vectors.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Panels<A> {
-    data: Aligned<A>,
+pub(crate) struct Panels<F> {
+    data: Aligned<F>,
     depth: usize,
     columns: usize,
     panel: usize,
 }
 
-impl<A: Float> Panels<A> {
-    fn reset(&mut self, isa: Isa, depth: usize, columns: usize) {
-        (self.depth, self.columns, self.panel) = (depth, columns, isa.panel(size_of::<A>()));
-        self.data.resize(columns.next_multiple_of(isa.unit(size_of::<A>())) * depth);
+impl<F: Factor> Panels<F> {
+    /// Makes room for this many inner indices and columns.
+    fn reset(&mut self, isa: Isa, inner: usize, columns: usize) {
+        let depth = inner.div_ceil(F::DEPTH);
+        (self.depth, self.columns, self.panel) = (depth, columns, isa.panel(size_of::<F>()));
+        self.data.resize(columns.next_multiple_of(isa.unit(size_of::<F>())) * depth);
     }
 
     /// Each panel with its first column and its width.
-    fn panels_mut(&mut self) -> impl Iterator<Item = (usize, usize, &mut [A])> {
+    fn panels_mut(&mut self) -> impl Iterator<Item = (usize, usize, &mut [F])> {
         // Without rows there is no panel either.
         let (columns, depth) = (self.panel, self.depth.max(1));
         let panels = self.data.chunks_mut(columns * depth).enumerate();
@@ -73,91 +75,85 @@ impl<A: Float> Panels<A> {
     }
 
     /// Packs a matrix.
-    pub(crate) fn pack(&mut self, isa: Isa, matrix: &Matrix<'_, A>) {
+    pub(crate) fn pack(&mut self, isa: Isa, matrix: &Matrix<'_, F::Sum>) {
         self.reset(isa, matrix.rows.len(), matrix.columns);
         for (first, width, panel) in self.panels_mut() {
-            let used = width.min(matrix.columns - first);
-            for (r, row) in panel.chunks_exact_mut(width).enumerate() {
-                copy_row(&matrix.rows[r][first..][..used], row);
+            let used = first..first + width.min(matrix.columns - first);
+            for (rows, packed) in matrix.rows.chunks(F::DEPTH).zip(panel.chunks_exact_mut(width)) {
+                match rows {
+                    [one] => F::below_one_another(&[&one[used.clone()]], packed),
+                    [one, other, ..] => F::below_one_another(&[&one[used.clone()], &other[used.clone()]], packed),
+                    [] => {}
+                }
             }
         }
     }
 
     /// Packs the transpose of a matrix.
-    pub(crate) fn pack_transposed(&mut self, isa: Isa, matrix: &Matrix<'_, A>) {
+    pub(crate) fn pack_transposed(&mut self, isa: Isa, matrix: &Matrix<'_, F::Sum>) {
         self.reset(isa, matrix.columns, matrix.rows.len());
         for (first, width, panel) in self.panels_mut() {
             let used = width.min(matrix.rows.len() - first);
             if used < width {
-                panel.chunks_exact_mut(width).for_each(|row| row[used..].fill(A::zero()));
+                panel.chunks_exact_mut(width).for_each(|row| row[used..].fill(F::default()));
             }
             // A few rows at a time, so that what is read and what is written both stay in the nearest cache.
             for group in (0..width).step_by(8) {
                 let rows = matrix.rows[first..first + used].get(group..).unwrap_or_default();
                 let rows = &rows[..rows.len().min(8)];
-                for (column, packed) in panel.chunks_exact_mut(width).enumerate() {
+                for (at, packed) in panel.chunks_exact_mut(width).enumerate() {
                     for (x, row) in packed[group..].iter_mut().zip(rows) {
-                        *x = row[column];
+                        *x = F::of(row, at);
                     }
                 }
             }
         }
     }
 
-    /// The factor for `columns` columns from `column`, a multiple of every panel's width, and inner indices from `skip`.
-    pub(crate) fn right(&self, column: usize, columns: usize, skip: usize) -> Right<'_, A> {
-        let layout = Layout::Panels { depth: self.depth, skip, packed: self.columns - column };
+    /// The factor for `columns` columns from `column`, a multiple of every panel's width, and inner indices from `skip`, a
+    /// multiple of the factor's depth.
+    pub(crate) fn right(&self, column: usize, columns: usize, skip: usize) -> Right<'_, F> {
+        let layout = Layout::Panels { depth: self.depth, skip: skip / F::DEPTH, packed: self.columns - column };
         Right { data: &self.data[column * self.depth..], columns, layout }
     }
 
     /// The whole factor.
-    pub(crate) fn whole(&self) -> Right<'_, A> {
+    pub(crate) fn whole(&self) -> Right<'_, F> {
         self.right(0, self.columns, 0)
     }
 
-    /// One element.
-    pub(crate) fn at(&self, row: usize, column: usize) -> A {
+    /// One term.
+    pub(crate) fn at(&self, inner: usize, column: usize) -> F::Sum {
         let first = column - column % self.panel;
         let width = self.panel.min(self.data.len() / self.depth - first);
-        self.data[first * self.depth + row * width + column - first]
+        let element = self.data[first * self.depth + inner / F::DEPTH * width + column - first];
+        element.term(inner % F::DEPTH)
     }
-}
-
-/// Copies a row into one that may be longer, and fills that up with zeros. One of [`LANES`] has a case of its own: calling
-/// the library for so little costs more than the copy.
-fn copy_row<A: Float>(from: &[A], to: &mut [A]) {
-    if let (Ok(from), Ok(to)) = (<&[A; LANES]>::try_from(from), <&mut [A; LANES]>::try_from(&mut *to)) {
-        *to = *from;
-        return;
-    }
-    let (copied, padding) = to.split_at_mut(from.len());
-    copied.copy_from_slice(from);
-    padding.fill(A::zero());
 }
 
 /// A left factor as strips of [`ROWS`] rows, each the transpose of its rows times `factor`.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Strips<A> {
-    data: Vec<A>,
+pub(crate) struct Strips<F> {
+    data: Vec<F>,
     depth: usize,
 }
 
-impl<A: Float> Strips<A> {
-    pub(crate) fn pack(&mut self, matrix: &Matrix<'_, A>, factor: A) {
-        self.depth = matrix.columns;
+impl<F: Factor> Strips<F> {
+    pub(crate) fn pack(&mut self, matrix: &Matrix<'_, F::Sum>, factor: F::Sum) {
+        self.depth = matrix.columns.div_ceil(F::DEPTH);
         self.data.clear();
-        self.data.resize(matrix.rows.len().next_multiple_of(ROWS) * self.depth, A::zero());
+        self.data.resize(matrix.rows.len().next_multiple_of(ROWS) * self.depth, F::default());
         for (strip, packed) in self.data.chunks_exact_mut(ROWS * self.depth.max(1)).enumerate() {
             for (lane, row) in matrix.rows[strip * ROWS..].iter().take(ROWS).enumerate() {
-                for (x, packed) in row.iter().zip(packed.chunks_exact_mut(ROWS)) {
-                    packed[lane] = factor * *x;
+                for (at, packed) in packed.chunks_exact_mut(ROWS).enumerate() {
+                    packed[lane] = F::of(row, at).times(factor);
                 }
             }
         }
     }
 
     /// The transposed rows of one strip.
-    pub(crate) fn strip(&self, strip: usize) -> &[A] {
+    pub(crate) fn strip(&self, strip: usize) -> &[F] {
         &self.data[strip * ROWS * self.depth..][..ROWS * self.depth]
     }
 }

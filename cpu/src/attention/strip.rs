@@ -1,6 +1,7 @@
 //! A strip: up to six query rows against the keys of one tile. Which of the keys it computes, and what becomes of its
 //! scores between the product and the softmax.
 
+use super::factor::Factor;
 use super::float::{Float, Stored, constant};
 use super::kernels::{self, LANES, ROWS, STRIDE};
 use super::scores::Problem;
@@ -105,6 +106,13 @@ impl Columns {
         self.runs.iter_mut().for_each(|run| run.column = run.keys.start - origin);
     }
 
+    /// Factors hold `depth` keys of the tile `keys` an element: one that a run ends in brings the next keys along, which are
+    /// masked like others.
+    pub(crate) fn complete(&mut self, depth: usize, keys: &Range<usize>) {
+        let ends_within = |run: &Run| run.keys.end < keys.end && !(run.keys.end - keys.start).is_multiple_of(depth);
+        self.partial |= self.runs.iter().any(ends_within);
+    }
+
     /// Whether a key is one of those that were chosen from.
     pub(crate) fn within(&self, j: usize) -> bool {
         self.within.contains(&j)
@@ -163,21 +171,21 @@ pub(crate) struct Scaling<A> {
 }
 
 impl<T: Stored> Problem<'_, '_, T> {
-    /// Scores end in base 2. `Q` takes the scale and `log2 e` where nothing comes between; a scale so far from 1 that
-    /// rows might leave the accumulator's range has to wait for the product.
-    pub(crate) fn scaling(&self) -> Scaling<T::Accum> {
+    /// Scores end in base 2. `Q` takes the scale and `log2 e` where nothing comes between; where it is a factor as it is
+    /// stored, the product takes them. A scale so far from 1 that rows might leave the accumulator's range waits for the
+    /// product, and `log2 e` for the end.
+    pub(crate) fn scaling<F: Factor<Sum = T::Accum>>(&self) -> Scaling<T::Accum> {
         let spec = self.spec;
         let plain = self.cap.is_none() && self.inputs.bias.is_none() && spec.alibi.is_none();
         let moderate = (2f64.powi(-20)..2f64.powi(20)).contains(&spec.scale.abs());
         let log2_e = std::f64::consts::LOG2_E;
+        let together = moderate && plain;
+        let scale = if together { constant(spec.scale * log2_e) } else { self.scale };
+        let early = moderate && F::DEPTH == 1;
         Scaling {
-            queries: match (moderate, plain) {
-                (true, true) => constant(spec.scale * log2_e),
-                (true, false) => self.scale,
-                (false, _) => T::Accum::one(),
-            },
-            product: (!moderate).then_some(self.scale),
-            last: (!(moderate && plain)).then_some(constant(log2_e)),
+            queries: if early { scale } else { T::Accum::one() },
+            product: (!early).then_some(scale),
+            last: (!together).then_some(constant(log2_e)),
         }
     }
 

@@ -141,7 +141,7 @@ impl<A: Float> Tile<A> {
 
     /// `self += A·B`.
     pub(crate) fn add_product(&mut self, isa: Isa, a: &Self, b: &Self) {
-        let (mut left, mut right) = (Strips::default(), Panels::default());
+        let (mut left, mut right) = (Strips::<A>::default(), Panels::<A>::default());
         left.pack(&a.matrix(), A::one());
         right.pack(isa, &b.matrix());
         for i in (0..a.rows).step_by(ROWS) {
@@ -153,7 +153,7 @@ impl<A: Float> Tile<A> {
 
     /// `self += Aᵀ·B`.
     pub(crate) fn add_product_transposed(&mut self, isa: Isa, a: &Self, b: &Self) {
-        let mut right = Panels::default();
+        let mut right = Panels::<A>::default();
         right.pack(isa, &b.matrix());
         for i in (0..a.columns).step_by(ROWS) {
             let left = Left { data: &a.data[i..], stride: a.stride };
@@ -234,7 +234,11 @@ impl<'a, T: Stored, F: Fn(usize) -> ArrayView1<'a, T>> Source<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::factor::Factor;
+    use crate::attention::float::constant;
+    use crate::attention::pairs::Pair;
     use ndarray::Array2;
+    use num_traits::Zero;
     use proptest::prelude::*;
 
     fn packed(matrix: &Array2<f64>) -> Tile<f64> {
@@ -269,25 +273,41 @@ mod tests {
 
         #[test]
         fn packed_forms_hold_the_tile(m in 1usize..100, n in 1usize..100) {
-            let source = packed(&matrix(m, n, 0));
-            let (mut panels, mut transposed, mut strips) = (Panels::default(), Panels::default(), Strips::default());
-            let before = packed(&matrix(n, m + 1, 5));
-            for isa in Isa::available() {
-                // Into memory that held something else.
-                for (tile, factor) in [(&before, 1.0), (&source, 2.0)] {
-                    panels.pack(isa, &tile.matrix());
-                    transposed.pack_transposed(isa, &tile.matrix());
-                    strips.pack(&tile.matrix(), factor);
-                }
-                for i in 0..m {
-                    for j in 0..n {
-                        prop_assert_eq!(panels.at(i, j), source.row(i)[j]);
-                        prop_assert_eq!(transposed.at(j, i), source.row(i)[j]);
-                        prop_assert_eq!(strips.strip(i / ROWS)[j * ROWS + i % ROWS], 2.0 * source.row(i)[j]);
-                    }
-                }
+            packed_forms_hold::<f64>(m, n)?;
+            packed_forms_hold::<Pair>(m, n)?;
+        }
+    }
+
+    /// Small integers and halves of them, which every factor holds.
+    fn packed_forms_hold<F: Factor>(m: usize, n: usize) -> Result<(), TestCaseError> {
+        let tile = |rows: usize, columns: usize, salt: usize| {
+            let numbers = matrix(rows, columns, salt);
+            let mut tile = Tile::<F::Sum>::zeros(rows, columns);
+            numbers.indexed_iter().for_each(|((i, j), x)| tile.row_mut(i)[j] = constant(*x));
+            tile
+        };
+        let (before, source) = (tile(n, m + 1, 5), tile(m, n, 0));
+        let (mut panels, mut transposed) = (Panels::<F>::default(), Panels::<F>::default());
+        let mut strips = Strips::<F>::default();
+        for isa in Isa::available() {
+            // Into memory that held something else.
+            for (tile, factor) in [(&before, 1.0), (&source, 2.0)] {
+                panels.pack(isa, &tile.matrix());
+                transposed.pack_transposed(isa, &tile.matrix());
+                strips.pack(&tile.matrix(), constant(factor));
+            }
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                let (x, depth) = (source.row(i)[j], F::DEPTH);
+                prop_assert_eq!(panels.at(i, j), x);
+                prop_assert_eq!(transposed.at(j, i), x);
+                let strip = strips.strip(i / ROWS)[j / depth * ROWS + i % ROWS];
+                prop_assert_eq!(strip.term(j % depth), x + x);
+            }
+            if m % F::DEPTH == 1 {
+                prop_assert_eq!(panels.at(m, 0), F::Sum::zero(), "the term that fills up the last row of elements");
             }
         }
+        Ok(())
     }
 
     #[test]

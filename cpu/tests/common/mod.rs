@@ -12,7 +12,7 @@ use tilewright_attention::{
     AttentionBackward, AttentionForward, AttentionSpec, BlockMask, CausalAlign, Contract, Dropout, Gradients, Inputs,
     Keys, Outputs, Queries, Saved, Window,
 };
-use tilewright_cpu::{CpuAttention, Isa, SplitKv};
+use tilewright_cpu::{Bf16Products, CpuAttention, Isa, SplitKv};
 use tilewright_scalar::{Accum, Element, Real};
 
 /// A failure is shrunk and printed; no file keeps it.
@@ -106,7 +106,9 @@ impl Case {
         let split_kv = [SplitKv::Auto, SplitKv::Never, SplitKv::Every(7)][self.seed as usize % 3];
         let isas = Isa::available();
         let isa = isas[self.seed as usize / 3 % isas.len()];
-        CpuAttention::with_tiles(self.tiles.0, self.tiles.1).with_split_kv(split_kv).with_isa(isa)
+        let products = [Bf16Products::Widened, Bf16Products::Paired][self.seed as usize / 36 % 2];
+        let method = CpuAttention::with_tiles(self.tiles.0, self.tiles.1).with_split_kv(split_kv);
+        method.with_isa(isa).with_bf16_products(products)
     }
 
     /// The same with longer sequences and larger tiles: several panels to a tile, several tiles to a sequence.

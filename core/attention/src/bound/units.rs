@@ -41,8 +41,13 @@ impl Units {
     pub(crate) fn new(contract: &Contract) -> Self {
         let accum = contract.accum;
         let narrow = |format: Format| if format.precision < accum.precision { format.unit_roundoff() } else { 0.0 };
-        // A narrow exponent underflows early even at full precision, so η counts whenever the format differs.
-        let underflow = |format: Format| if format == accum { 0.0 } else { format.underflow_unit() };
+        // A narrow exponent underflows early even at full precision, so η counts whenever the format differs. A kernel that
+        // flushes what it stores flushes what it rounds on the way as well.
+        let underflow = |format: Format| match (format == accum, contract.flushes_subnormals) {
+            (true, _) => 0.0,
+            (false, false) => format.underflow_unit(),
+            (false, true) => power_of_two(format.min_exponent),
+        };
         let overflow =
             |format: Format| if format.max_exponent < accum.max_exponent { format.max_finite() } else { f64::INFINITY };
         let u = contract.unit_roundoff();

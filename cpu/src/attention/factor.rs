@@ -1,0 +1,108 @@
+//! What products multiply: accumulators, or pairs of `bf16` that an instruction multiplies and adds up at once.
+
+use super::float::Float;
+use super::isa::Isa;
+use super::kernels::{self, Left, Right, STRIDE, Start};
+use std::fmt::Debug;
+
+/// An element of a packed factor: the terms of [`DEPTH`](Factor::DEPTH) consecutive inner indices of a product.
+pub(crate) trait Factor: Copy + Default + Debug + Send + Sync + 'static {
+    /// What terms come from and products are summed in.
+    type Sum: Float;
+    /// Terms in an element.
+    const DEPTH: usize;
+    /// The distance between rows of weights: an odd number of cache lines, as [`STRIDE`] is.
+    const STRIDE: usize;
+
+    /// The `at`-th element of a row of terms; those beyond its end are 0.
+    fn of(row: &[Self::Sum], at: usize) -> Self;
+
+    /// Each term times a factor.
+    fn times(self, factor: Self::Sum) -> Self;
+
+    /// Elements whose terms stand below one another, in up to `DEPTH` rows as long as `to` or shorter; others are 0.
+    fn below_one_another(rows: &[&[Self::Sum]], to: &mut [Self]);
+
+    /// Term `n`.
+    fn term(self, n: usize) -> Self::Sum;
+
+    /// `C ← start + A·B[..k]`, the rows of the strip being those of `a`, `STRIDE` apart.
+    fn product(
+        isa: Isa,
+        a: &[Self],
+        b: Right<'_, Self>,
+        k: usize,
+        c: (&mut [Self::Sum], usize),
+        start: Start<Self::Sum>,
+    );
+
+    /// `C ← start + Aᵀ·B[..k]`: row `r` of the strip is column `r` of `a`.
+    fn product_transposed(
+        isa: Isa,
+        a: Left<'_, Self>,
+        b: Right<'_, Self>,
+        k: usize,
+        c: (&mut [Self::Sum], usize),
+        start: Start<Self::Sum>,
+    );
+
+    /// The first `n` weights of each row of a strip as a left factor: what they are already, or what they become in `room`.
+    fn weights<'a>(isa: Isa, strip: &'a [Self::Sum], n: usize, room: &'a mut [Self]) -> &'a [Self];
+
+    /// The first `n` weights of each row of a strip as terms that stand below one another, for a left factor's columns.
+    /// Nothing is done where [`band`](Factor::band) reads the weights themselves.
+    fn stack(isa: Isa, strip: &[Self::Sum], n: usize, to: &mut [Self]);
+
+    /// The stacked weights of a band of rows: they themselves, or what was made of them.
+    fn band<'a>(weights: &'a [Self::Sum], stacked: &'a [Self]) -> &'a [Self];
+}
+
+impl<A: Float> Factor for A {
+    type Sum = A;
+    const DEPTH: usize = 1;
+    const STRIDE: usize = STRIDE;
+
+    #[inline]
+    fn of(row: &[A], at: usize) -> A {
+        row[at]
+    }
+
+    #[inline]
+    fn times(self, factor: A) -> A {
+        factor * self
+    }
+
+    #[inline]
+    fn below_one_another(rows: &[&[A]], to: &mut [A]) {
+        kernels::copy_row(rows[0], to);
+    }
+
+    fn term(self, _: usize) -> A {
+        self
+    }
+
+    fn product(isa: Isa, a: &[A], b: Right<'_, A>, k: usize, (c, stride): (&mut [A], usize), start: Start<A>) {
+        kernels::product(isa, a, b, k, c, stride, start);
+    }
+
+    fn product_transposed(
+        isa: Isa,
+        a: Left<'_, A>,
+        b: Right<'_, A>,
+        k: usize,
+        (c, stride): (&mut [A], usize),
+        start: Start<A>,
+    ) {
+        kernels::product_transposed(isa, a, b, k, c, stride, start);
+    }
+
+    fn weights<'a>(_: Isa, strip: &'a [A], _: usize, _: &'a mut [A]) -> &'a [A] {
+        strip
+    }
+
+    fn stack(_: Isa, _: &[A], _: usize, _: &mut [A]) {}
+
+    fn band<'a>(weights: &'a [A], _: &'a [A]) -> &'a [A] {
+        weights
+    }
+}
