@@ -25,11 +25,11 @@ pub(super) fn attend<T: Stored>(
     let (spec, inputs, isa) = (problem.spec, problem.inputs, problem.isa);
     let head = [task.b, spec.kv_head(task.heads.start)];
     let mut online = Online::default();
-    online.start(problem, task, &keys);
     let queries = scaled_queries(problem, task);
     let zeros = || Aligned::zeros(ROWS * STRIDE);
     let (mut scores, mut slope, mut columns, scaling) =
         (zeros(), zeros(), Columns::default(), problem.scaling::<T::Accum>());
+    online.start(problem, task, &keys, scaling.exponent);
     let (mut k_tile, mut v_tile) = (Tile::default(), Tile::default());
     for chunk in tiles(keys, CHUNK) {
         let k = Rows::new(problem, inputs.k, head, &chunk, &mut k_tile);

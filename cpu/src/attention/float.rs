@@ -20,7 +20,8 @@ pub(crate) trait Float: Accum {
     /// Added and taken away again, it leaves no room for a fraction: rounds to the nearest integer. In between, the sum's
     /// lowest bits are that integer as an exponent is stored.
     const ROUND: Self;
-    /// Below this, `2^x` is taken for zero: the smallest normal number's exponent.
+    /// From here down, `2^x` is taken for zero: one less than the smallest normal number's exponent, where the exponent as it is
+    /// stored is that of 0.
     const LOWEST: Self;
     /// From this on, `2^x` overflows.
     const HIGHEST: Self;
@@ -33,7 +34,7 @@ pub(crate) trait Float: Accum {
 
     /// `self · y + z`, rounded once.
     fn fused(self, y: Self, z: Self) -> Self;
-    /// `2^k` from `k + ROUND`, for `k` from `LOWEST` to `HIGHEST`.
+    /// `2^k` from `k + ROUND`, for `k` from `LOWEST` to `HIGHEST`: 0 and ∞ for these two.
     fn power_of_two(shifted: Self) -> Self;
     /// `tanh x`, to a few units of the last place.
     fn hyperbolic_tangent<M: Machine>(self) -> Self;
@@ -42,7 +43,7 @@ pub(crate) trait Float: Accum {
 macro_rules! float_bits {
     ($float:ident, $mantissa:literal) => {
         const ROUND: Self = 1.5 * (1u64 << $mantissa) as $float + ($float::MAX_EXP - 1) as $float;
-        const LOWEST: Self = ($float::MIN_EXP - 1) as $float;
+        const LOWEST: Self = ($float::MIN_EXP - 2) as $float;
         const HIGHEST: Self = $float::MAX_EXP as $float;
         const LOG2_E: Self = std::f64::consts::LOG2_E as $float;
         const LN_2: Self = std::f64::consts::LN_2 as $float;
@@ -111,26 +112,26 @@ pub(crate) fn mul_add<A: Float, M: Machine>(x: A, y: A, z: A) -> A {
     if M::FUSED { x.fused(y, z) } else { x * y + z }
 }
 
-/// `2^x`: `x = k + f` with `|f| ≤ ½`, a polynomial in `f` and a power of two. 0 where the result would be subnormal, ∞
-/// where it would overflow, NaN for NaN.
+/// `2^x`: 0 where the result would be much smaller than a normal number, ∞ where it would overflow, NaN for NaN.
 #[inline(always)]
 pub(crate) fn exp2<A: Float, M: Machine>(x: A) -> A {
-    let x = if x > A::HIGHEST { A::HIGHEST } else { x };
-    let y = exp2_bounded::<A, M>(x);
-    if x < A::LOWEST { A::zero() } else { y }
+    exp2_below_one::<A, M>(if x > A::HIGHEST { A::HIGHEST } else { x })
 }
 
 /// [`exp2`] for `x ≤ 0`, where a comparison less will do.
 #[inline(always)]
 pub(crate) fn exp2_below_one<A: Float, M: Machine>(x: A) -> A {
-    let y = exp2_bounded::<A, M>(x);
-    if x < A::LOWEST { A::zero() } else { y }
+    exp2_of_product::<A, M>(x, A::one(), A::LOWEST)
 }
 
+/// `2^(c·x)` for `c·x ≤ 0`, where `lowest` is `LOWEST / c`: `c·x = k + f` with `|f| ≤ ½`, a polynomial in `f` and a power of
+/// two. The product is not rounded where multiply-adds are fused.
 #[inline(always)]
-fn exp2_bounded<A: Float, M: Machine>(x: A) -> A {
-    let shifted = x + A::ROUND;
-    let f = x - (shifted - A::ROUND);
+pub(crate) fn exp2_of_product<A: Float, M: Machine>(x: A, c: A, lowest: A) -> A {
+    // In this order NaN is passed on.
+    let x = if lowest > x { lowest } else { x };
+    let shifted = mul_add::<A, M>(x, c, A::ROUND);
+    let f = mul_add::<A, M>(x, c, A::ROUND - shifted);
     let mut p = A::zero();
     for (n, c) in A::EXP2.iter().rev().enumerate() {
         p = if n == 0 { *c } else { mul_add::<A, M>(p, f, *c) };
@@ -361,8 +362,8 @@ mod tests {
             assert!(Real::is_nan(at(f64::NAN)));
             assert_eq!(exp2_below_one::<A, Portable>(A::neg_infinity()), A::zero());
         }
-        of::<f32>(-126.5, 128.0);
-        of::<f64>(-1022.5, 1024.0);
+        of::<f32>(-126.6, 128.0);
+        of::<f64>(-1022.6, 1024.0);
         assert!(f32::NAN.hyperbolic_tangent::<Portable>().is_nan());
         assert_eq!((0f32.hyperbolic_tangent::<Portable>(), 99f32.hyperbolic_tangent::<Portable>()), (0.0, 1.0));
         // Any NaN, whatever its payload, stays one.

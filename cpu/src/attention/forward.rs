@@ -155,6 +155,8 @@ pub(super) struct Online<A> {
     pub(super) o: Tile<A>,
     /// Log-sum-exp of the rows, in the end.
     lse: Vec<A>,
+    /// Scores times this are exponents of 2.
+    exponent: A,
 }
 
 impl<A: Float> Online<A> {
@@ -164,8 +166,10 @@ impl<A: Float> Online<A> {
         problem: &Problem<'_, '_, T>,
         task: &QueryTask,
         keys: &Range<usize>,
+        exponent: A,
     ) {
         let spec = problem.spec;
+        self.exponent = exponent;
         let lanes: Vec<_> = task.heads.clone().flat_map(|h| task.rows.clone().map(move |i| (h, i))).collect();
         self.strips.clear();
         self.strips.extend(lanes.chunks(ROWS).map(|lanes| Strip::new(task.b, lanes.iter().copied())));
@@ -174,7 +178,7 @@ impl<A: Float> Online<A> {
         let start = |strip: &Strip| {
             let mut running = Running { m: [A::neg_infinity(); ROWS], l: [A::zero(); ROWS] };
             for (r, &(h, _)) in strip.lanes().iter().enumerate() {
-                let m = sink(h) * A::LOG2_E;
+                let m = sink(h) * (A::LOG2_E / exponent);
                 // 2^(0 · m) rather than 1: an infinite or NaN sink spoils its rows, as it does in the definition.
                 let l = if m == A::neg_infinity() { A::zero() } else { kernels::exp2_scalar(m * A::zero()) };
                 (running.m[r], running.l[r]) = (m, l);
@@ -201,7 +205,7 @@ impl<A: Float> Online<A> {
     ) {
         let (strip, isa) = (&self.strips[at], problem.isa);
         let rows = strip.lanes().len();
-        let factors = kernels::online_softmax(isa, s, columns.width(), rows, &mut self.running[at]);
+        let factors = kernels::online_softmax(isa, s, columns.width(), rows, self.exponent, &mut self.running[at]);
         problem.drop_strip(strip, columns, s);
         if !columns.partial || finite() {
             let unscaled = factors.iter().all(|factor| *factor == A::one());
@@ -225,7 +229,7 @@ impl<A: Float> Online<A> {
         }
     }
 
-    /// Lines 12 and 13: `O = Õ / ℓ`, `LSE = m + ln ℓ`; rows that saw nothing are 0 and −∞.
+    /// Lines 12 and 13: `O = Õ / ℓ`, `LSE = m + ln ℓ`, `m` as a natural exponent; rows that saw nothing are 0 and −∞.
     pub(super) fn finish(&mut self) {
         self.lse.clear();
         for row in 0..self.o.rows() {
@@ -240,7 +244,7 @@ impl<A: Float> Online<A> {
             for o in o {
                 *o = *o / l;
             }
-            self.lse.push(m * A::LN_2 + ln(l));
+            self.lse.push(m * (self.exponent * A::LN_2) + ln(l));
         }
     }
 }
@@ -268,7 +272,7 @@ impl<F: Factor> Worker<F> {
         packed: &[KeyTile<F>],
     ) {
         let (spec, scaling) = (problem.spec, problem.scaling::<F>());
-        self.online.start(problem, task, &keys);
+        self.online.start(problem, task, &keys, scaling.exponent);
         let head = [task.b, task.heads.start];
         let q = tile::queries(spec, problem.inputs.q, head, &task.rows).matrix(problem.isa, &mut self.rows);
         self.q.pack(&q, scaling.queries);

@@ -9,7 +9,7 @@
 #![allow(clippy::inline_always)]
 
 use super::factor::Factor;
-use super::float::{Float, Stored, Widen, exp2, exp2_below_one, mul_add};
+use super::float::{Float, Stored, Widen, exp2, exp2_below_one, exp2_of_product, mul_add};
 use super::isa::{Machine, stamped};
 
 /// Rows of a strip, and of every register tile.
@@ -301,20 +301,25 @@ pub(super) fn prefetch<B>(from: *const B, count: usize) {
     let _ = (from, count);
 }
 
-/// The running statistics of a strip's rows, in base 2.
+/// The running statistics of a strip's rows, whose scores times a positive `c` are exponents of 2.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Running<A> {
-    /// Maxima so far, `m`.
+    /// Maxima of the scores so far, `m`.
     pub(crate) m: [A; ROWS],
-    /// Sums of `2^(s − m)` so far: `ℓ`.
+    /// Sums of `2^(c (s − m))` so far: `ℓ`.
     pub(crate) l: [A; ROWS],
 }
 
 stamped! {
-    /// Turns the first `n` scores of `rows` rows, in base 2, into `2^(s − m)`, and returns what the rows' outputs so far
-    /// are to be multiplied by. Columns from `n` to the next multiple of [`LANES`] become 0.
-    pub(crate) fn online_softmax<A: Float>(s: &mut [A], n: usize, rows: usize, running: &mut Running<A>) -> [A; ROWS]
-        = online_softmax_body
+    /// Turns the first `n` scores of `rows` rows into `2^(c (s − m))`, and returns what the rows' outputs so far are to be
+    /// multiplied by. Columns from `n` to the next multiple of [`LANES`] become 0.
+    pub(crate) fn online_softmax<A: Float>(
+        s: &mut [A],
+        n: usize,
+        rows: usize,
+        c: A,
+        running: &mut Running<A>,
+    ) -> [A; ROWS] = online_softmax_body
 }
 
 #[inline(always)]
@@ -322,9 +327,10 @@ fn online_softmax_body<A: Float, M: Machine>(
     s: &mut [A],
     n: usize,
     rows: usize,
+    c: A,
     running: &mut Running<A>,
 ) -> [A; ROWS] {
-    let padded = n.next_multiple_of(LANES);
+    let (padded, lowest) = (n.next_multiple_of(LANES), A::LOWEST / c);
     let rows = rows.min(ROWS);
     // Passes over all rows, one after the other: what follows on a maximum is short, and would keep each row waiting.
     let mut m = running.m;
@@ -337,7 +343,7 @@ fn online_softmax_body<A: Float, M: Machine>(
     let mut factors = [A::one(); ROWS];
     for r in 0..ROWS {
         // 0 for the first keys a row sees, when its maximum was −∞; and −∞ − −∞ is not to be asked for.
-        let factor = exp2_below_one::<A, M>(running.m[r] - m[r]);
+        let factor = exp2_of_product::<A, M>(running.m[r] - m[r], c, lowest);
         factors[r] = if m[r] > running.m[r] { factor } else { A::one() };
         running.l[r] *= factors[r];
     }
@@ -345,17 +351,30 @@ fn online_softmax_body<A: Float, M: Machine>(
     for r in 0..rows {
         // Without a finite score so far there is nothing to subtract, and 2^−∞ = 0.
         let shift = if m[r] == A::neg_infinity() { A::zero() } else { m[r] };
-        let mut sums = [A::zero(); LANES];
-        for chunk in s[r * STRIDE..][..padded].chunks_exact_mut(LANES) {
-            for lane in 0..LANES {
-                let p = exp2_below_one::<A, M>(chunk[lane] - shift);
-                chunk[lane] = p;
-                sums[lane] += p;
-            }
-        }
+        let row = &mut s[r * STRIDE..][..padded];
+        // Two loops, for the one without a factor needs no register for it.
+        let sums = if c == A::one() {
+            exponentials(row, |s| exp2_below_one::<A, M>(s - shift))
+        } else {
+            exponentials(row, |s| exp2_of_product::<A, M>(s - shift, c, lowest))
+        };
         running.l[r] += total(sums);
     }
     factors
+}
+
+/// `s ← p(s)` for whole chunks, and the sums of the lanes.
+#[inline(always)]
+fn exponentials<A: Float>(row: &mut [A], p: impl Fn(A) -> A) -> [A; LANES] {
+    let mut sums = [A::zero(); LANES];
+    for chunk in row.chunks_exact_mut(LANES) {
+        for lane in 0..LANES {
+            let p = p(chunk[lane]);
+            chunk[lane] = p;
+            sums[lane] += p;
+        }
+    }
+    sums
 }
 
 /// The largest element of whole chunks. A NaN is passed over: the exponentials that follow will show it.
@@ -382,14 +401,14 @@ pub(super) fn total<A: Float>(lanes: [A; LANES]) -> A {
 }
 
 stamped! {
-    /// For one row: `s ← P = 2^(s − lse)` and `dp ← dS = P ∘ (dP − D)`.
-    pub(crate) fn score_gradients<A: Float>(s: &mut [A], dp: &mut [A], lse: A, d: A) = score_gradients_body
+    /// For one row: `s ← P = 2^(c s − lse)` and `dp ← dS = P ∘ (dP − D)`.
+    pub(crate) fn score_gradients<A: Float>(s: &mut [A], dp: &mut [A], c: A, lse: A, d: A) = score_gradients_body
 }
 
 #[inline(always)]
-fn score_gradients_body<A: Float, M: Machine>(s: &mut [A], dp: &mut [A], lse: A, d: A) {
+fn score_gradients_body<A: Float, M: Machine>(s: &mut [A], dp: &mut [A], c: A, lse: A, d: A) {
     for (s, dp) in s.iter_mut().zip(dp) {
-        let p = exp2::<A, M>(*s - lse);
+        let p = exp2::<A, M>(mul_add::<A, M>(*s, c, -lse));
         *s = p;
         *dp = p * (*dp - d);
     }

@@ -232,7 +232,14 @@ impl<F: Factor> Meeting<F> {
                     d_s[own].fill(F::Sum::zero());
                 } else {
                     let (lse, d) = (queries.lse[first + r], queries.d[first + r]);
-                    kernels::score_gradients(isa, &mut p[own.clone()], &mut d_s[own.clone()], lse, d);
+                    kernels::score_gradients(
+                        isa,
+                        &mut p[own.clone()],
+                        &mut d_s[own.clone()],
+                        self.scaling.exponent,
+                        lse,
+                        d,
+                    );
                     if problem.cap.is_some() {
                         kernels::multiply(isa, &mut d_s[own.clone()], &self.slope[own]);
                     }

@@ -164,32 +164,33 @@ impl Strip {
 pub(crate) struct Scaling<A> {
     /// Multiplies `Q` as it is packed.
     pub(crate) queries: A,
-    /// Multiplies the product, where `Q` could not take the scale.
+    /// Multiplies the product, where neither `Q` nor the softmax could take the scale.
     product: Option<A>,
-    /// Multiplies the finished scores: `log2 e`, unless `Q` has it.
-    last: Option<A>,
+    /// What finished scores times this are exponents of 2; positive.
+    pub(crate) exponent: A,
 }
 
 impl<T: Stored> Problem<'_, '_, T> {
-    /// Scores end in base 2. `Q` takes the scale and `log2 e` where nothing comes between; where it is a factor as it is
-    /// stored, the product takes them. A scale so far from 1 that rows might leave the accumulator's range waits for the
-    /// product, and `log2 e` for the end.
+    /// `Q` takes the scale, and `log2 e` with it where nothing comes between; where `Q` is a factor as it is stored, the
+    /// softmax takes both. A scale that neither can take, as rows might leave the accumulator's range or the order of scores
+    /// would be reversed, waits for the product.
     pub(crate) fn scaling<F: Factor<Sum = T::Accum>>(&self) -> Scaling<T::Accum> {
-        let spec = self.spec;
+        let (spec, log2_e) = (self.spec, std::f64::consts::LOG2_E);
         let plain = self.cap.is_none() && self.inputs.bias.is_none() && spec.alibi.is_none();
         let moderate = (2f64.powi(-20)..2f64.powi(20)).contains(&spec.scale.abs());
-        let log2_e = std::f64::consts::LOG2_E;
-        let together = moderate && plain;
-        let scale = if together { constant(spec.scale * log2_e) } else { self.scale };
-        let early = moderate && F::DEPTH == 1;
-        Scaling {
-            queries: if early { scale } else { T::Accum::one() },
-            product: (!early).then_some(scale),
-            last: (!together).then_some(constant(log2_e)),
-        }
+        // A sink's score would be divided by the scale.
+        let late = plain && spec.scale > 0.0 && self.inputs.sink.is_none();
+        let one = T::Accum::one();
+        let (queries, product, exponent) = match (moderate, F::DEPTH == 1) {
+            (true, true) if plain => (constant(spec.scale * log2_e), None, one),
+            (true, true) => (self.scale, None, constant(log2_e)),
+            (true, false) if late => (one, None, constant(spec.scale * log2_e)),
+            _ => (one, Some(self.scale), constant(log2_e)),
+        };
+        Scaling { queries, product, exponent }
     }
 
-    /// From products to scores in base 2, −∞ where masked. The softcap's slope, if asked for, is left in `slope`.
+    /// From products to scores, −∞ where masked. The softcap's slope, if asked for, is left in `slope`.
     pub(crate) fn finish_scores(
         &self,
         scaling: &Scaling<T::Accum>,
@@ -199,8 +200,10 @@ impl<T: Stored> Problem<'_, '_, T> {
         slope: &mut [T::Accum],
     ) {
         let width = columns.width();
-        let plain = scaling.product.is_none() && scaling.last.is_none();
-        for (r, &(h, i)) in strip.lanes().iter().enumerate().filter(|_| !plain) {
+        let spec = self.spec;
+        let finished =
+            scaling.product.is_none() && self.cap.is_none() && self.inputs.bias.is_none() && spec.alibi.is_none();
+        for (r, &(h, i)) in strip.lanes().iter().enumerate().filter(|_| !finished) {
             let row = &mut s[r * STRIDE..][..width];
             if let Some(scale) = scaling.product {
                 kernels::scale(self.isa, row, scale);
@@ -210,9 +213,6 @@ impl<T: Stored> Problem<'_, '_, T> {
             }
             for run in &columns.runs {
                 self.add_biases([strip.b, h, i], run.keys.clone(), &mut row[run.column..][..run.keys.len()]);
-            }
-            if let Some(last) = scaling.last {
-                kernels::scale(self.isa, row, last);
             }
         }
         if columns.partial || columns.runs.len() > 1 {
