@@ -88,8 +88,10 @@ fn serve(request: &Request<'_>) -> Answer {
 fn ceilings(request: &Request<'_>) -> Answer {
     let (isa, threads) = (CpuAttention::default().isa()?, rayon::current_num_threads());
     if request.text("mode") == "fma" {
-        let rounds = 4_000_000;
-        let run = || rayon::broadcast(|_| ceiling::multiply_adds(isa, rounds)).into_iter().sum::<u64>();
+        // What is fastest on numbers of this type.
+        let paired = request.text("dtype") == "bf16" && isa.multiplies_pairs();
+        let spin = if paired { ceiling::pair_products } else { ceiling::multiply_adds };
+        let run = || rayon::broadcast(|_| spin(isa, 4_000_000)).into_iter().sum::<u64>();
         let flop = run();
         let mut times = timed(request, || {
             std::hint::black_box(run());

@@ -80,7 +80,21 @@ pub struct KillMatrix {
     pub controls: Vec<(Control, Record)>,
 }
 
-/// Puts all bugs and variants to every case, cases in parallel: `judge` gives one record a bug, then one a variant.
+/// Who is put to the cases after a bug has been caught.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caught {
+    /// Everyone: the matrix says how many cases reject a bug.
+    #[default]
+    GoOn,
+    /// Everyone to a round of some two dozen cases, then those bugs that have not been caught, and the variants.
+    AreSpared,
+}
+
+/// Cases of a round.
+const ROUND: usize = 24;
+
+/// Puts all bugs and variants to the cases, which run in parallel: `judge` gives one record a bug, then one a variant, and
+/// an empty one for whom it is told to spare.
 ///
 /// # Errors
 /// What `judge` says.
@@ -89,13 +103,23 @@ pub fn kill_matrix<C: Sync>(
     controls: Vec<Control>,
     measures: Vec<Measure>,
     cases: &[C],
-    judge: impl Fn(&C) -> Result<Vec<Record>, String> + Sync,
+    caught: Caught,
+    judge: impl Fn(&C, &[bool]) -> Result<Vec<Record>, String> + Sync,
 ) -> Result<KillMatrix, String> {
     let blank = || vec![Record::default(); bugs.len() + controls.len()];
-    let records = cases.par_iter().map(&judge).try_reduce(blank, |mut a, b| {
-        a.iter_mut().zip(b).for_each(|(a, b)| a.merge(b));
-        Ok(a)
-    })?;
+    let merged = |mut all: Vec<Record>, some: Vec<Record>| {
+        all.iter_mut().zip(some).for_each(|(all, some)| all.merge(some));
+        all
+    };
+    let round = if caught == Caught::GoOn { cases.len().max(1) } else { ROUND };
+    let mut records = blank();
+    for cases in cases.chunks(round) {
+        // No variant is ever spared.
+        let spared: Vec<bool> =
+            records.iter().enumerate().map(|(at, record)| at < bugs.len() && record.rejected()).collect();
+        let found = cases.par_iter().map(|case| judge(case, &spared));
+        records = merged(records, found.try_reduce(blank, |a, b| Ok(merged(a, b)))?);
+    }
     let mut records = records.into_iter();
     let mutants = bugs.into_iter().zip(records.by_ref()).collect();
     Ok(KillMatrix { measures, mutants, controls: controls.into_iter().zip(records).collect() })

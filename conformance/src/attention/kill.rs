@@ -6,7 +6,7 @@ use crate::attention::in_process::InProcess;
 use crate::attention::judge::Kind;
 use crate::attention::report::MEASURES;
 use crate::attention::trial::{Prepared, examine};
-use crate::kill::{self, Bug, Control, KillMatrix, Record};
+use crate::kill::{self, Bug, Caught, Control, KillMatrix, Record};
 use crate::report::Verdict;
 use tilewright_attention::Contract;
 use tilewright_mutants::attention::{CorrectVariant, Kernel, Mutant};
@@ -19,7 +19,7 @@ struct Defendant {
     contract: Box<dyn Fn(Format) -> Contract + Sync>,
 }
 
-/// Puts every mutant and every correct variant to every case. `on_case` is called as each case is done.
+/// Puts every mutant, or those not `caught` so far, and every correct variant to every case. `on_case` is called as each case is done.
 ///
 /// # Errors
 /// A line of text if a case cannot be generated.
@@ -27,6 +27,7 @@ pub fn kill_matrix(
     mutants: &[&'static Mutant],
     controls: Vec<CorrectVariant>,
     cases: &[Case],
+    caught: Caught,
     on_case: impl Fn() + Sync,
 ) -> Result<KillMatrix, String> {
     let bugs = mutants.iter().map(|mutant| Bug {
@@ -53,19 +54,19 @@ pub fn kill_matrix(
             }
         }))
         .collect();
-    kill::kill_matrix(bugs.collect(), described, MEASURES.to_vec(), cases, |case| {
-        let records = one_case(case, &defendants);
+    kill::kill_matrix(bugs.collect(), described, MEASURES.to_vec(), cases, caught, |case, spared| {
+        let records = one_case(case, &defendants, spared);
         on_case();
         records
     })
 }
 
-fn one_case(case: &Case, defendants: &[Defendant]) -> Result<Vec<Record>, String> {
+fn one_case(case: &Case, defendants: &[Defendant], spared: &[bool]) -> Result<Vec<Record>, String> {
     let mut prepared: Vec<Prepared> = vec![Prepared::new(case, &Contract::strict(case.format), true)?];
     let mut records = Vec::with_capacity(defendants.len());
-    for defendant in defendants {
+    for (defendant, spared) in defendants.iter().zip(spared) {
         let mut record = Record::default();
-        if (defendant.supports)(case.format) {
+        if !spared && (defendant.supports)(case.format) {
             let contract = (defendant.contract)(case.format);
             let known = prepared.iter().position(|p| p.contract == contract);
             let index = if let Some(index) = known {

@@ -4,7 +4,7 @@ use crate::compression::case::Case;
 use crate::compression::in_process::InProcess;
 use crate::compression::subject::Profile;
 use crate::compression::trial::{Outcome, Prepared, examine};
-use crate::kill::{self, Bug, Control, KillMatrix, Record};
+use crate::kill::{self, Bug, Caught, Control, KillMatrix, Record};
 use crate::report::Verdict;
 use tilewright_mutants::compression::{CorrectVariant, Kernel, Mutant};
 
@@ -14,7 +14,7 @@ struct Defendant {
     deterministic: bool,
 }
 
-/// Puts every mutant and every correct variant to every case. `on_case` is called as each case is done.
+/// Puts every mutant, or those not `caught` so far, and every correct variant to every case. `on_case` is called as each case is done.
 ///
 /// # Errors
 /// A line of text if a case cannot be generated.
@@ -22,6 +22,7 @@ pub fn kill_matrix(
     mutants: &[&'static Mutant],
     controls: Vec<CorrectVariant>,
     cases: &[Case],
+    caught: Caught,
     on_case: impl Fn() + Sync,
 ) -> Result<KillMatrix, String> {
     let bugs = mutants.iter().map(|mutant| Bug {
@@ -41,9 +42,12 @@ pub fn kill_matrix(
         kernel: Box::new(move || control.kernel()),
     });
     let defendants: Vec<Defendant> = faulty.chain(correct).collect();
-    kill::kill_matrix(bugs.collect(), described, Vec::new(), cases, |case| {
+    kill::kill_matrix(bugs.collect(), described, Vec::new(), cases, caught, |case, spared| {
         let prepared = Prepared::new(case)?;
-        let records = defendants.iter().map(|defendant| try_one(defendant, &prepared)).collect();
+        let trial = |(defendant, spared): (&Defendant, &bool)| {
+            if *spared { Record::default() } else { try_one(defendant, &prepared) }
+        };
+        let records = defendants.iter().zip(spared).map(trial).collect();
         on_case();
         Ok(records)
     })

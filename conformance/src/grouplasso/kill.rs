@@ -5,15 +5,12 @@ use crate::grouplasso::in_process::InProcess;
 use crate::grouplasso::report::MEASURES;
 use crate::grouplasso::subject::Profile;
 use crate::grouplasso::trial::{Outcome, Prepared, examine};
-use crate::kill::{self, Bug, Control, KillMatrix, Record};
+use crate::kill::{self, Bug, Caught, Control, KillMatrix, Record};
 use crate::report::Verdict;
 use tilewright_mutants::grouplasso::{CorrectVariant, Kernel, Mutant};
 
-/// Cases put to everyone before what has been caught is let go: solving problems wrongly takes time, and once is enough.
-const ROUND: usize = 24;
-
-/// Puts every mutant, until some case rejects it, and every correct variant to the cases. `on_case` is called as each
-/// case is done.
+/// Puts every mutant, until a round of cases rejects it, and every correct variant to the cases: solving problems wrongly takes
+/// time, and once is enough. `on_case` is called as each case is done.
 ///
 /// # Errors
 /// A line of text if a case cannot be generated.
@@ -23,22 +20,6 @@ pub fn kill_matrix(
     cases: &[Case],
     on_case: impl Fn() + Sync,
 ) -> Result<KillMatrix, String> {
-    let mut matrix = round(mutants, &controls, &[], &on_case)?;
-    for cases in cases.chunks(ROUND) {
-        let at_large = matrix.survivors();
-        let rest: Vec<&'static Mutant> =
-            mutants.iter().copied().filter(|mutant| at_large.contains(&mutant.id)).collect();
-        matrix.extend(round(&rest, &controls, cases, &on_case)?);
-    }
-    Ok(matrix)
-}
-
-fn round(
-    mutants: &[&'static Mutant],
-    controls: &[CorrectVariant],
-    cases: &[Case],
-    on_case: &(impl Fn() + Sync),
-) -> Result<KillMatrix, String> {
     let bugs = mutants.iter().map(|mutant| Bug {
         id: mutant.id,
         name: mutant.name,
@@ -47,9 +28,12 @@ fn round(
         trigger: mutant.trigger,
     });
     let described = controls.iter().map(|control| Control { name: control.name, about: control.about }).collect();
-    kill::kill_matrix(bugs.collect(), described, MEASURES.to_vec(), cases, |case| {
+    kill::kill_matrix(bugs.collect(), described, MEASURES.to_vec(), cases, Caught::AreSpared, |case, spared| {
         let prepared = Prepared::new(case)?;
-        let faulty = mutants.iter().map(|mutant| try_one(mutant.kernel(), &prepared));
+        let faulty = mutants
+            .iter()
+            .zip(spared)
+            .map(|(mutant, spared)| if *spared { Record::default() } else { try_one(mutant.kernel(), &prepared) });
         let records = faulty.chain(controls.iter().map(|control| try_one(control.kernel(), &prepared))).collect();
         on_case();
         Ok(records)

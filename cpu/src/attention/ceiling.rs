@@ -4,8 +4,9 @@
 #![allow(clippy::inline_always)]
 
 use super::float::{Float, mul_add};
-use super::isa::{Isa, Machine, stamped};
-use super::kernels::{LANES, ROWS};
+use super::isa::{Isa, Machine, stamped, stamped_for_pairs};
+use super::kernels::{LANES, ROWS, Times};
+use super::pairs::Pair;
 use std::hint::black_box;
 
 /// Runs `rounds` rounds of multiply-adds that never leave the registers, in the shape of the products' register tile, and
@@ -21,6 +22,15 @@ pub fn multiply_adds(isa: Isa, rounds: u64) -> u64 {
     let lanes = isa.panel(size_of::<f32>());
     black_box(spin(isa, black_box(rounds), black_box(0.999_f32), black_box(0.001_f32)));
     2 * rounds * (ROWS * lanes) as u64
+}
+
+/// The same for products of pairs of `bf16`, each of them four operations: by the machine's instruction for it, or as it is
+/// done without.
+pub fn pair_products(isa: Isa, rounds: u64) -> u64 {
+    let (lanes, mut sum) = (isa.panel(size_of::<f32>()), 0.0);
+    spin_pairs(isa, black_box(rounds), black_box(Pair::new(0.5, 0.25)), &mut sum);
+    black_box(sum);
+    4 * rounds * (ROWS * lanes) as u64
 }
 
 /// Reads memory once, as fast as one thread can, and returns the bytes read.
@@ -55,6 +65,30 @@ fn spin_tile<A: Float, M: Machine, const C: usize>(rounds: u64, x: A, y: A) -> A
         }
     }
     // As a whole: what is asked for number by number would be computed number by number.
+    black_box(sums)[0][0]
+}
+
+stamped_for_pairs! {
+    fn spin_pairs(rounds: u64, x: Pair, sum: &mut f32) = spin_pairs_body
+}
+
+#[inline(always)]
+fn spin_pairs_body<M: Machine>(rounds: u64, x: Pair, sum: &mut f32) {
+    *sum = if const { M::VECTOR * M::VECTORS == 256 } {
+        spin_pairs_tile::<M, 64>(rounds, x)
+    } else if const { M::VECTOR * M::VECTORS == 64 } {
+        spin_pairs_tile::<M, 16>(rounds, x)
+    } else {
+        spin_pairs_tile::<M, 8>(rounds, x)
+    };
+}
+
+#[inline(always)]
+fn spin_pairs_tile<M: Machine, const C: usize>(rounds: u64, x: Pair) -> f32 {
+    let (mut sums, row) = (black_box([[0.0; C]; ROWS]), black_box([x; C]));
+    for _ in 0..rounds {
+        Pair::add_outer::<M, ROWS, C>([x; ROWS], &row, &mut sums);
+    }
     black_box(sums)[0][0]
 }
 

@@ -97,8 +97,9 @@ impl Isa {
         self.0
     }
 
-    /// Whether there is an instruction that multiplies pairs of `bf16` and adds them up, beside this instruction set's own.
-    pub(crate) fn multiplies_pairs(self) -> bool {
+    /// Whether there is an instruction that multiplies pairs of `bf16` and adds them up (AVX512_BF16), beside this instruction
+    /// set's own: [`Bf16Products::Auto`](crate::Bf16Products) then takes it.
+    pub fn multiplies_pairs(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return self.0 == Level::Avx512 && std::arch::is_x86_feature_detected!("avx512bf16");
         #[cfg(not(target_arch = "x86_64"))]

@@ -481,19 +481,21 @@ stamped! {
 #[inline(always)]
 fn drop_body<A: Float, M: Machine>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) {
     const QUADS: usize = 16;
-    let mut z = [[A::zero(); QUADS]; 4];
     let (mut done, mut quad) = (0, first / 4);
     while done < x.len() {
         let words = philox::<QUADS>(quad as u32, at, key);
-        for word in 0..4 {
-            for lane in 0..QUADS {
-                z[word][lane] = if u64::from(words[word][lane]) < threshold { A::zero() } else { keep };
+        // In the order of keys first, or the loop over keys would gather and scatter.
+        let mut z = [A::zero(); 4 * QUADS];
+        for lane in 0..QUADS {
+            for word in 0..4 {
+                z[4 * lane + word] = if u64::from(words[word][lane]) < threshold { A::zero() } else { keep };
             }
         }
+        let z = std::hint::black_box(z);
         let skip = if done == 0 { first % 4 } else { 0 };
         let count = (4 * QUADS - skip).min(x.len() - done);
-        for (c, x) in x[done..done + count].iter_mut().enumerate() {
-            *x = z[(skip + c) % 4][(skip + c) / 4] * *x;
+        for (x, z) in x[done..done + count].iter_mut().zip(&z[skip..]) {
+            *x = *z * *x;
         }
         (done, quad) = (done + count, quad + QUADS);
     }

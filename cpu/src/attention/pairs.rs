@@ -142,7 +142,7 @@ fn neighbours<M: Machine>(from: &[f32; 2 * LANES]) -> [Pair; LANES] {
         // SAFETY: such a machine has the instruction, and there are two vectors of sixteen numbers.
         return unsafe {
             let (first, last) = (x86::_mm512_loadu_ps(from.as_ptr()), x86::_mm512_loadu_ps(from.as_ptr().add(LANES)));
-            std::mem::transmute(x86::_mm512_cvtne2ps_pbh(last, first))
+            std::mem::transmute::<x86::__m512bh, [Pair; LANES]>(x86::_mm512_cvtne2ps_pbh(last, first))
         };
     }
     std::array::from_fn(|lane| Pair::new(from[2 * lane], from[2 * lane + 1]))
@@ -179,9 +179,10 @@ fn interleaved<M: Machine>(first: &[f32; LANES], second: &[f32; LANES]) -> [Pair
         // SAFETY: such a machine has the instructions, and all have sixteen numbers or thirty-two halves.
         return unsafe {
             let (first, second) = (x86::_mm512_loadu_ps(first.as_ptr()), x86::_mm512_loadu_ps(second.as_ptr()));
-            let one_after_another = std::mem::transmute(x86::_mm512_cvtne2ps_pbh(second, first));
+            let one_after_another =
+                std::mem::transmute::<x86::__m512bh, x86::__m512i>(x86::_mm512_cvtne2ps_pbh(second, first));
             let order = x86::_mm512_loadu_si512(ORDER.as_ptr().cast());
-            std::mem::transmute(x86::_mm512_permutexvar_epi16(order, one_after_another))
+            std::mem::transmute::<x86::__m512i, [Pair; LANES]>(x86::_mm512_permutexvar_epi16(order, one_after_another))
         };
     }
     std::array::from_fn(|lane| Pair::new(first[lane], second[lane]))

@@ -66,6 +66,8 @@ pub(crate) enum SubjectName {
     /// The CPU backend.
     #[default]
     Cpu,
+    /// The CPU backend's attention with products of pairs of bf16, whether or not the machine has an instruction for them.
+    CpuPairs,
     /// The textbook's algorithm that everything else is held to.
     Reference,
     /// The CUDA backend on this machine's first GPU.
@@ -160,6 +162,10 @@ pub(crate) struct MutantsArgs {
     /// `quick`: that suite alone. `full`: the full suite for the variants and for whatever quick did not kill.
     #[arg(long, value_enum, default_value = "full")]
     pub(crate) suite: SuiteName,
+    /// Put a planted bug that some cases have caught to no others: quicker, and the counts then say little. Group lasso's
+    /// always are.
+    #[arg(long)]
+    pub(crate) once: bool,
     /// Shifts all data.
     #[arg(long, value_name = "HEX", value_parser = hexadecimal, default_value = "0")]
     pub(crate) seed: u32,
@@ -245,7 +251,7 @@ impl RunArgs {
         match self.subject {
             Some(name) => vec![name],
             None if !self.case.is_empty() => vec![SubjectName::Cpu],
-            None => vec![SubjectName::Cpu, SubjectName::Cuda, SubjectName::Softgpu],
+            None => vec![SubjectName::Cpu, SubjectName::CpuPairs, SubjectName::Cuda, SubjectName::Softgpu],
         }
     }
 

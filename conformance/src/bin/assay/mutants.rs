@@ -4,11 +4,12 @@ use crate::args::{Family, MutantsArgs, SuiteName};
 use crate::output::{JsonReport, conclude, progress};
 use anyhow::Error;
 use std::fmt::Write as _;
-use tilewright_conformance::kill::KillMatrix;
+use tilewright_conformance::kill::{Caught, KillMatrix};
 use tilewright_conformance::{Suite, attention, compression, grouplasso};
 
 pub(crate) fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
     let json = args.json.as_deref().map(JsonReport::create).transpose()?;
+    let caught = if args.once { Caught::AreSpared } else { Caught::GoOn };
     let (matrix, quick_killed) = match args.family {
         Family::Attention => {
             use attention::suite::cases;
@@ -20,7 +21,13 @@ pub(crate) fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
                 |survivors, cases, tick| {
                     let all = tilewright_mutants::attention::mutants().iter();
                     let mutants: Vec<_> = all.filter(|m| survivors.is_none_or(|ids| ids.contains(&m.id))).collect();
-                    attention::kill::kill_matrix(&mutants, tilewright_mutants::attention::variants(), cases, tick)
+                    attention::kill::kill_matrix(
+                        &mutants,
+                        tilewright_mutants::attention::variants(),
+                        cases,
+                        caught,
+                        tick,
+                    )
                 },
             )?
         }
@@ -34,7 +41,13 @@ pub(crate) fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
                 |survivors, cases, tick| {
                     let all = tilewright_mutants::compression::mutants().iter();
                     let mutants: Vec<_> = all.filter(|m| survivors.is_none_or(|ids| ids.contains(&m.id))).collect();
-                    compression::kill::kill_matrix(&mutants, tilewright_mutants::compression::variants(), cases, tick)
+                    compression::kill::kill_matrix(
+                        &mutants,
+                        tilewright_mutants::compression::variants(),
+                        cases,
+                        caught,
+                        tick,
+                    )
                 },
             )?
         }

@@ -120,6 +120,10 @@ fn tell(report: &Report, chosen: bool, text: &mut String) -> bool {
 fn try_backend(args: &RunArgs, families: &[Family], name: SubjectName, findings: &mut Findings) -> anyhow::Result<()> {
     // Of several backends one may not be there; the one that was asked for must be.
     let chosen = args.subject.is_some();
+    let families = &Backend::families(name, families, chosen && (args.family.is_some() || !args.case.is_empty()))?[..];
+    if families.is_empty() {
+        return Ok(());
+    }
     if name == SubjectName::Softgpu && !gpu::is_for_software() {
         if !chosen && !gpu::is_software_built() {
             return findings.absent(name, gpu::NOT_BUILT.into());
