@@ -3,6 +3,7 @@
 use super::float::Float;
 use super::isa::Isa;
 use super::kernels::{self, Left, Right, STRIDE, Start};
+use super::transpose::transpose;
 use std::fmt::Debug;
 
 /// An element of a packed factor: the terms of [`DEPTH`](Factor::DEPTH) consecutive inner indices of a product.
@@ -14,11 +15,10 @@ pub(crate) trait Factor: Copy + Default + Debug + Send + Sync + 'static {
     /// The distance between rows of weights: an odd number of cache lines, as [`STRIDE`] is.
     const STRIDE: usize;
 
-    /// The `at`-th element of a row of terms; those beyond its end are 0.
-    fn of(row: &[Self::Sum], at: usize) -> Self;
-
-    /// Each term times a factor.
-    fn times(self, factor: Self::Sum) -> Self;
+    /// Rows of terms, up to [`TOGETHER`](super::transpose::TOGETHER) of one length, side by side: `to[at · width + r]` becomes
+    /// the `at`-th element of row `r`, its terms times `factor` and 0 beyond the row's end; and 0 where rows are missing to
+    /// that number or to `width`.
+    fn side_by_side(isa: Isa, rows: &[&[Self::Sum]], factor: Self::Sum, width: usize, to: &mut [Self]);
 
     /// Elements whose terms stand below one another, in up to `DEPTH` rows as long as `to` or shorter; others are 0.
     fn below_one_another(rows: &[&[Self::Sum]], to: &mut [Self]);
@@ -62,14 +62,8 @@ impl<A: Float> Factor for A {
     const DEPTH: usize = 1;
     const STRIDE: usize = STRIDE;
 
-    #[inline]
-    fn of(row: &[A], at: usize) -> A {
-        row[at]
-    }
-
-    #[inline]
-    fn times(self, factor: A) -> A {
-        factor * self
+    fn side_by_side(isa: Isa, rows: &[&[A]], factor: A, width: usize, to: &mut [A]) {
+        transpose(isa, rows, factor, width, to);
     }
 
     #[inline]

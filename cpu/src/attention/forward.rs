@@ -275,7 +275,7 @@ impl<F: Factor> Worker<F> {
         self.online.start(problem, task, &keys, scaling.exponent);
         let head = [task.b, task.heads.start];
         let q = tile::queries(spec, problem.inputs.q, head, &task.rows).matrix(problem.isa, &mut self.rows);
-        self.q.pack(&q, scaling.queries);
+        self.q.pack(problem.isa, &q, scaling.queries);
         self.s.resize(ROWS * STRIDE);
         self.slope.resize(ROWS * STRIDE);
         self.p.resize(if F::DEPTH > 1 { ROWS * F::STRIDE } else { 0 });

@@ -80,11 +80,11 @@ impl<F: Factor> QuerySide<F> {
         let (mut q_strips, mut d_o_strips) = (Strips::<F>::default(), Strips::<F>::default());
         let (mut q, mut d_o) = (Panels::<F>::default(), Panels::<F>::default());
         let matrix = tile::queries(spec, problem.inputs.q, [b, h], &rows).matrix(isa, &mut scratch);
-        q_strips.pack(&matrix, problem.scaling::<F>().queries);
+        q_strips.pack(isa, &matrix, problem.scaling::<F>().queries);
         q.pack(isa, &matrix);
         let q_finite = matrix.finite(isa);
         let matrix = tile::queries(spec, context.saved.d_o, [b, h], &rows).matrix(isa, &mut scratch);
-        d_o_strips.pack(&matrix, F::Sum::one());
+        d_o_strips.pack(isa, &matrix, F::Sum::one());
         d_o.pack(isa, &matrix);
         let finite = [q_finite, matrix.finite(isa)];
         let at = |i: usize| {

@@ -10,7 +10,7 @@
 //! | `bias` | the gradients of bias and sink | |
 //! | `strip` | six query rows: which keys they compute, and what becomes of their scores | |
 //! | `scores` | scale, softcap, bias, ALiBi, mask and dropout, by rows and by tiles | |
-//! | `tile`, `panels` | rows of any layout and format as accumulators; packed factors of products | |
+//! | `tile`, `panels`, `transpose` | rows of any layout and format as accumulators; packed factors of products | |
 //! | `rows` | keys and values where they lie, page by page | |
 //! | `split` | cutting outputs into disjoint pieces, one a task | |
 //! | `kernels`, `few` | products and functions of rows; products for few rows, where keys and values lie | |
@@ -38,6 +38,7 @@ mod split;
 mod standard;
 mod strip;
 mod tile;
+mod transpose;
 
 pub use isa::{ISA_VARIABLE, Isa};
 pub use standard::StandardAttention;

@@ -11,6 +11,7 @@ use super::factor::Factor;
 use super::float::mul_add;
 use super::isa::{Isa, Machine, stamped_for_pairs};
 use super::kernels::{ByColumns, ByRows, LANES, Left, MAX_KEYS, ROWS, Right, STRIDE, Start, Times, panels};
+use super::transpose::TOGETHER;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64 as x86;
 
@@ -193,13 +194,13 @@ impl Factor for Pair {
     const DEPTH: usize = 2;
     const STRIDE: usize = MAX_KEYS / 2 + LANES;
 
-    #[inline]
-    fn of(row: &[f32], at: usize) -> Self {
-        Self::new(row[2 * at], row.get(2 * at + 1).copied().unwrap_or_default())
-    }
-
-    fn times(self, factor: f32) -> Self {
-        Self::new(factor * self.first(), factor * self.second())
+    fn side_by_side(_: Isa, rows: &[&[f32]], factor: f32, width: usize, to: &mut [Self]) {
+        for (at, lanes) in to.chunks_mut(width).take(rows[0].len().div_ceil(2)).enumerate() {
+            for (r, to) in lanes.iter_mut().take(TOGETHER).enumerate() {
+                let term = |at: usize| rows.get(r).and_then(|row| row.get(at)).map_or(0.0, |x| factor * x);
+                *to = Self::new(term(2 * at), term(2 * at + 1));
+            }
+        }
     }
 
     fn below_one_another(rows: &[&[f32]], to: &mut [Self]) {

@@ -4,6 +4,8 @@ use super::factor::Factor;
 use super::isa::Isa;
 use super::kernels::{Layout, ROWS, Right};
 use super::tile::Matrix;
+use super::transpose::TOGETHER;
+use num_traits::One;
 use std::ops::{Deref, DerefMut};
 
 /// Elements that begin where a cache line does, so that no vector lies on two lines.
@@ -97,16 +99,8 @@ impl<F: Factor> Panels<F> {
             if used < width {
                 panel.chunks_exact_mut(width).for_each(|row| row[used..].fill(F::default()));
             }
-            // A few rows at a time, so that what is read and what is written both stay in the nearest cache.
-            for group in (0..width).step_by(8) {
-                let rows = matrix.rows[first..first + used].get(group..).unwrap_or_default();
-                let rows = &rows[..rows.len().min(8)];
-                for (at, packed) in panel.chunks_exact_mut(width).enumerate() {
-                    for (x, row) in packed[group..].iter_mut().zip(rows) {
-                        *x = F::of(row, at);
-                    }
-                }
-            }
+            let rows = matrix.rows[first..first + used].chunks(TOGETHER).enumerate();
+            rows.for_each(|(at, rows)| F::side_by_side(isa, rows, F::Sum::one(), width, &mut panel[at * TOGETHER..]));
         }
     }
 
@@ -134,22 +128,16 @@ impl<F: Factor> Panels<F> {
 /// A left factor as strips of [`ROWS`] rows, each the transpose of its rows times `factor`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Strips<F> {
-    data: Vec<F>,
+    data: Aligned<F>,
     depth: usize,
 }
 
 impl<F: Factor> Strips<F> {
-    pub(crate) fn pack(&mut self, matrix: &Matrix<'_, F::Sum>, factor: F::Sum) {
+    pub(crate) fn pack(&mut self, isa: Isa, matrix: &Matrix<'_, F::Sum>, factor: F::Sum) {
         self.depth = matrix.columns.div_ceil(F::DEPTH);
-        self.data.clear();
-        self.data.resize(matrix.rows.len().next_multiple_of(ROWS) * self.depth, F::default());
-        for (strip, packed) in self.data.chunks_exact_mut(ROWS * self.depth.max(1)).enumerate() {
-            for (lane, row) in matrix.rows[strip * ROWS..].iter().take(ROWS).enumerate() {
-                for (at, packed) in packed.chunks_exact_mut(ROWS).enumerate() {
-                    packed[lane] = F::of(row, at).times(factor);
-                }
-            }
-        }
+        self.data.resize(matrix.rows.len().next_multiple_of(ROWS) * self.depth);
+        let strips = self.data.chunks_exact_mut(ROWS * self.depth.max(1)).zip(matrix.rows.chunks(ROWS));
+        strips.for_each(|(strip, rows)| F::side_by_side(isa, rows, factor, ROWS, strip));
     }
 
     /// The transposed rows of one strip.

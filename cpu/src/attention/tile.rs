@@ -142,7 +142,7 @@ impl<A: Float> Tile<A> {
     /// `self += A·B`.
     pub(crate) fn add_product(&mut self, isa: Isa, a: &Self, b: &Self) {
         let (mut left, mut right) = (Strips::<A>::default(), Panels::<A>::default());
-        left.pack(&a.matrix(), A::one());
+        left.pack(isa, &a.matrix(), A::one());
         right.pack(isa, &b.matrix());
         for i in (0..a.rows).step_by(ROWS) {
             let left = Left { data: left.strip(i / ROWS), stride: ROWS };
@@ -294,7 +294,7 @@ mod tests {
             for (tile, factor) in [(&before, 1.0), (&source, 2.0)] {
                 panels.pack(isa, &tile.matrix());
                 transposed.pack_transposed(isa, &tile.matrix());
-                strips.pack(&tile.matrix(), constant(factor));
+                strips.pack(isa, &tile.matrix(), constant(factor));
             }
             for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                 let (x, depth) = (source.row(i)[j], F::DEPTH);
