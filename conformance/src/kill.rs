@@ -227,3 +227,38 @@ impl KillMatrix {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One bug that every case catches, one that none does, one that the last case does; and a variant.
+    fn matrix(caught: Caught) -> KillMatrix {
+        let bug = |id| Bug { id, name: "bug", group: String::new(), about: "", trigger: "" };
+        let control = Control { name: "variant", about: "" };
+        let cases: Vec<usize> = (0..3 * ROUND).collect();
+        let last = cases.len() - 1;
+        let judge = |case: &usize, spared: &[bool]| {
+            let rejected = [true, false, *case == last, false];
+            let record = |(rejected, spared): (bool, &bool)| {
+                let rejections = if rejected && !spared { BTreeMap::from([("bound", 1)]) } else { BTreeMap::new() };
+                Record { cases: usize::from(!spared), rejections, ..Record::default() }
+            };
+            Ok(rejected.into_iter().zip(spared).map(record).collect())
+        };
+        kill_matrix(vec![bug(1), bug(2), bug(3)], vec![control], Vec::new(), &cases, caught, judge)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn who_is_caught_is_spared_from_the_next_round_on() {
+        let cases = |matrix: &KillMatrix| matrix.mutants.iter().map(|(_, record)| record.cases).collect::<Vec<_>>();
+        let (all, once) = (matrix(Caught::GoOn), matrix(Caught::AreSpared));
+        assert_eq!(cases(&all), [3 * ROUND; 3]);
+        assert_eq!(cases(&once), [ROUND, 3 * ROUND, 3 * ROUND]);
+        for matrix in [&all, &once] {
+            assert_eq!((matrix.survivors(), matrix.killed(), matrix.false_rejects()), (vec![2], 2, 0));
+            assert_eq!(matrix.controls[0].1.cases, 3 * ROUND, "a variant is never spared");
+        }
+    }
+}

@@ -255,6 +255,7 @@ fn wrong_arguments_are_refused() {
     refused(&["run", "--time-limit", "0"], &["0"]);
     refused(&["run", "--subject", "cpu", "--cmd", "cat"], &["cannot be used with"]);
     refused(&["run", "--subject", "tpu"], &["tpu"]);
+    refused(&["run", "--subject", "cpu-pairs", "--family", "compression"], &["cpu-pairs", "compression", "attention"]);
     refused(&["oracle", "attention"], &["IN.safetensors"]);
     refused(&["oracle", "lasso", "a", "b"], &["lasso"]);
     refused(&["run", "--case"], &["--case"]);

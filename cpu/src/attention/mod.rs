@@ -92,8 +92,8 @@ pub enum Bf16Products {
 /// FlashAttention-2 on rayon: exact attention by tiles, with O(N) memory besides inputs and outputs.
 ///
 /// All features of [`AttentionSpec`], for `f64`, `f32`, `f16` and `bf16` with arithmetic in
-/// [`Element::Accum`](tilewright_scalar::Element::Accum), but for what [`Bf16Products`] says. Results are bitwise the same
-/// for any number of threads and any strides of the views.
+/// [`Element::Accum`], but for what [`Bf16Products`] says. Results are bitwise the same for any number of threads and any
+/// strides of the views.
 ///
 /// ```
 /// use ndarray::{Array3, Array4};
