@@ -6,6 +6,9 @@ mod counting;
 mod curves;
 #[path = "../examples/shared/files.rs"]
 mod files;
+#[path = "../examples/attention_cost/options.rs"]
+#[allow(dead_code)]
+mod options;
 #[path = "../examples/attention_cost/plot.rs"]
 mod plot;
 #[path = "../examples/attention_cost/problem.rs"]
@@ -47,6 +50,13 @@ fn a_dry_run() {
 
     let ratios = threads::measure(&threads::Settings { rounds: 1, shorter: 64 }).unwrap();
     assert!(ratios.len() == 12 && ratios.iter().all(|(_, ratio)| *ratio > 0.0), "{ratios:?}");
+
+    let rows = options::measure(&options::Settings { length: 512, heads: 1, dim: 16, rounds: 1 }).unwrap();
+    assert!(rows.len() == 14 && rows.iter().flat_map(|row| row.times).all(|ratio| ratio > 0.0), "{rows:?}");
+    assert!(rows[0].share == 1.0 && rows[0].times == [1.0; 2] && rows[1].share < 0.51, "{rows:?}");
+    let shares: Vec<f64> = rows[11..].iter().map(|row| row.share).collect();
+    assert!(shares.is_sorted_by(|more, fewer| more > fewer), "blocks: {shares:?}");
+    assert!(options::table(&rows).lines().count() == 16);
 
     let cost = |seconds, bytes| Cost { seconds, bytes };
     let row = Row { length: 8, backward: true, tilewright: cost(0.5, 1 << 20), standard: Some(cost(1.0, 3 << 20)) };

@@ -1,9 +1,10 @@
-//! What attention costs on this machine: time and memory against standard attention over the length of the sequence, and what
-//! a second thread brings.
+//! What attention costs on this machine: time and memory against standard attention over the length of the sequence, what a
+//! second thread brings, and what options cost.
 //!
 //! ```text
 //! cargo run --release -p tilewright-cpu --example attention_cost -- curves --json curves.json --svg curves.svg
 //! cargo run --release -p tilewright-cpu --example attention_cost -- threads
+//! cargo run --release -p tilewright-cpu --example attention_cost -- options
 //! ```
 //!
 //! What is compared takes turns. Tables are printed as Markdown.
@@ -12,6 +13,7 @@ mod counting;
 mod curves;
 #[path = "../shared/files.rs"]
 mod files;
+mod options;
 mod plot;
 mod problem;
 mod threads;
@@ -35,11 +37,14 @@ enum What {
     Curves(curves::Settings),
     /// Wall time of two threads against one.
     Threads(threads::Settings),
+    /// CPU time of a visible pair under each option of the specification, against one without.
+    Options(options::Settings),
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().what {
         What::Curves(settings) => curves::run(&settings),
         What::Threads(settings) => threads::run(&settings),
+        What::Options(settings) => options::run(&settings),
     }
 }

@@ -1,7 +1,7 @@
 //! A problem with its tensors, and clocks.
 
 use anyhow::Result;
-use ndarray::{Array3, Array4};
+use ndarray::{Array1, Array3, Array4};
 use std::time::Instant;
 use tilewright_attention::{AttentionBackward, AttentionForward, AttentionSpec, Gradients, Inputs, Outputs, Saved};
 
@@ -31,6 +31,8 @@ pub(crate) struct Problem {
     o: Array4<f32>,
     lse: Array3<f32>,
     gradients: [Array4<f32>; 3],
+    bias: Option<Array4<f32>>,
+    sink: Option<Array1<f32>>,
 }
 
 /// Values in [−√3, √3): of variance 1. From a multiplicative hash of their number.
@@ -48,7 +50,14 @@ impl Problem {
         let (q, k, v) = (noise(1, spec.q_shape()), noise(2, spec.k_shape()), noise(3, spec.v_shape()));
         let (d_o, o) = (noise(4, spec.o_shape()), Array4::ones(spec.o_shape()));
         let (lse, gradients) = (Array3::ones(spec.lse_shape()), [&q, &k, &v].map(|x| Array4::ones(x.dim())));
-        Self { spec, q, k, v, d_o, o, lse, gradients }
+        Self { spec, q, k, v, d_o, o, lse, gradients, bias: None, sink: None }
+    }
+
+    /// The same with a bias of this shape, or a sink of score 0 for every head.
+    #[allow(dead_code)]
+    pub(crate) fn with(self, bias: Option<[usize; 4]>, sink: bool) -> Self {
+        let sink = sink.then(|| Array1::zeros(self.spec.q_heads));
+        Self { bias: bias.map(|shape| noise(5, shape)), sink, ..self }
     }
 
     /// One call. The backward pass takes what the last forward pass left.
@@ -57,7 +66,9 @@ impl Problem {
         method: &M,
         pass: Pass,
     ) -> Result<()> {
-        let inputs = Inputs::new(self.q.view(), self.k.view(), self.v.view());
+        let mut inputs = Inputs::new(self.q.view(), self.k.view(), self.v.view());
+        inputs.bias = self.bias.as_ref().map(|bias| bias.view());
+        inputs.sink = self.sink.as_ref().map(|sink| sink.view());
         if pass == Pass::Forward {
             let out = Outputs { o: self.o.view_mut(), lse: self.lse.view_mut() };
             return Ok(method.forward(&self.spec, &inputs, out)?);
