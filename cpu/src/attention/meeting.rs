@@ -208,8 +208,6 @@ impl<F: Factor> Meeting<F> {
             self.columns.find(spec, strip, &keys.keys, origin);
             self.columns.in_place(origin);
             self.columns.complete(F::DEPTH, &keys.keys);
-            p[..ROWS * STRIDE].fill(F::Sum::zero());
-            d_s[..ROWS * STRIDE].fill(F::Sum::zero());
         } else {
             self.columns.all(keys.keys.clone());
         }
@@ -251,9 +249,9 @@ impl<F: Factor> Meeting<F> {
         p[strip.lanes().len() * STRIDE..ROWS * STRIDE].fill(F::Sum::zero());
         d_s[strip.lanes().len() * STRIDE..ROWS * STRIDE].fill(F::Sum::zero());
         if self.partial {
-            // Beyond the last key of a run a product leaves what fills its last vector.
-            strip.mask(spec, &self.columns, p, F::Sum::zero());
-            strip.mask(spec, &self.columns, d_s, F::Sum::zero());
+            // All that no run has, too: beyond its last key a product leaves what fills its last vector.
+            strip.mask(spec, &self.columns, keys.keys.len(), p, F::Sum::zero());
+            strip.mask(spec, &self.columns, keys.keys.len(), d_s, F::Sum::zero());
         }
         let stride = d_q.stride();
         if keys.finite || !self.columns.partial {

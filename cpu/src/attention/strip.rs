@@ -54,12 +54,15 @@ pub(crate) struct Columns {
     pub(crate) partial: bool,
     /// What the keys were chosen from; others that alignment brings along are masked.
     within: Range<usize>,
+    /// What causality, window and length leave of that to each row.
+    bands: [Range<usize>; ROWS],
 }
 
 impl Columns {
     /// Every key of a range.
     pub(crate) fn all(&mut self, keys: Range<usize>) {
         (self.partial, self.within) = (false, keys.clone());
+        self.bands.fill(keys.clone());
         self.runs.clear();
         self.runs.push(Run { keys, column: 0 });
     }
@@ -67,35 +70,45 @@ impl Columns {
     /// The visible keys of a range whose tile begins at `origin`; none at all is possible.
     pub(crate) fn find(&mut self, spec: &AttentionSpec, strip: &Strip, keys: &Range<usize>, origin: usize) {
         self.runs.clear();
-        (self.partial, self.within) = (spec.block_mask.is_some(), keys.clone());
+        (self.partial, self.within) = (false, keys.clone());
         let (mut start, mut end) = (usize::MAX, 0);
-        for band in strip.bands(spec, keys) {
-            (start, end) = (start.min(band.start), end.max(band.end));
+        for (band, &(_, i)) in self.bands.iter_mut().zip(strip.lanes()) {
+            let own = key_range(spec, strip.b, i..i + 1);
+            *band = own.start.max(keys.start)..own.end.min(keys.end);
+            if band.start < band.end {
+                (start, end) = (start.min(band.start), end.max(band.end));
+            }
         }
         if start >= end {
             return;
         }
         let Some(mask) = &spec.block_mask else {
-            self.extend(start..end, origin);
-            self.partial = strip.bands(spec, keys).any(|band| band != self.runs[0].keys)
-                || strip.bands(spec, keys).count() < strip.count;
-            return;
+            return self.extend(start..end, origin, strip.count);
         };
         for chunk in tiles(start..end, mask.block_k) {
-            let set = |&(h, i): &(usize, usize)| mask.entry(strip.b, h, i / mask.block_q, chunk.start / mask.block_k);
-            if strip.lanes().iter().any(set) {
-                self.extend(chunk, origin);
+            let set = |&&(h, i): &&(usize, usize)| mask.entry(strip.b, h, i / mask.block_q, chunk.start / mask.block_k);
+            let rows = strip.lanes().iter().filter(set).count();
+            if rows > 0 {
+                self.partial |= rows < strip.count;
+                self.extend(chunk, origin, strip.count);
             }
         }
     }
 
-    /// Adds a range, from an aligned key on; what follows closely on the last one becomes part of it.
-    fn extend(&mut self, range: Range<usize>, origin: usize) {
+    /// Adds a range, from an aligned key on; what follows closely on the last one becomes part of it. Some of it is masked if
+    /// one of so many rows doesn't see all, or if keys before it come along.
+    fn extend(&mut self, range: Range<usize>, origin: usize, rows: usize) {
+        let sees_all = |band: &Range<usize>| band.start <= range.start && range.end <= band.end;
+        self.partial |= !self.bands[..rows].iter().all(sees_all);
         let start = range.start - (range.start - origin) % ALIGN;
         match self.runs.last_mut() {
-            Some(last) if start <= last.keys.end => last.keys.end = range.end,
+            Some(last) if start <= last.keys.end => {
+                self.partial |= last.keys.end < range.start;
+                last.keys.end = range.end;
+            }
             last => {
                 let column = last.map_or(0, |last| (last.column + last.keys.len()).next_multiple_of(LANES));
+                self.partial |= start < range.start;
                 self.runs.push(Run { keys: start..range.end, column });
             }
         }
@@ -125,25 +138,18 @@ impl Columns {
 }
 
 impl Strip {
-    /// What causality, window and length leave of a range to each row, empty ranges left out.
-    fn bands(&self, spec: &AttentionSpec, keys: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        self.lanes().iter().map(|&(_, i)| self.band(spec, i, keys)).filter(|band| !band.is_empty())
-    }
-
-    fn band(&self, spec: &AttentionSpec, i: usize, keys: &Range<usize>) -> Range<usize> {
-        let band = key_range(spec, self.b, i..i + 1);
-        band.start.max(keys.start)..band.end.min(keys.end)
-    }
-
-    /// Overwrites what a row doesn't see: masked keys, and the columns between runs.
-    pub(crate) fn mask<A: Float>(&self, spec: &AttentionSpec, columns: &Columns, s: &mut [A], with: A) {
+    /// Overwrites what a row doesn't see: masked keys, and the columns between runs and behind them, up to `width`.
+    pub(crate) fn mask<A: Float>(&self, spec: &AttentionSpec, columns: &Columns, width: usize, s: &mut [A], with: A) {
         for (r, &(h, i)) in self.lanes().iter().enumerate() {
-            let band = self.band(spec, i, &columns.within);
             let row = &mut s[r * STRIDE..][..STRIDE];
             let mut done = 0;
             for Run { keys, column } in &columns.runs {
                 row[done..*column].fill(with);
                 done = column + keys.len();
+                if !columns.partial {
+                    continue;
+                }
+                let band = &columns.bands[r];
                 let (start, end) = (band.start.clamp(keys.start, keys.end), band.end.clamp(keys.start, keys.end));
                 row[*column..column + start - keys.start].fill(with);
                 row[column + end.max(start) - keys.start..done].fill(with);
@@ -154,7 +160,7 @@ impl Strip {
                     }
                 }
             }
-            row[done..].fill(with);
+            row[done..width.max(done)].fill(with);
         }
     }
 }
@@ -216,7 +222,7 @@ impl<T: Stored> Problem<'_, '_, T> {
             }
         }
         if columns.partial || columns.runs.len() > 1 {
-            strip.mask(self.spec, columns, s, T::Accum::neg_infinity());
+            strip.mask(self.spec, columns, width, s, T::Accum::neg_infinity());
         }
     }
 
