@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tilewright's attention on the CPU beside torch, OpenVINO, ONNX Runtime and ggml, on the same tensors, in one run.
+"""Tilewright's attention on the CPU beside torch, OpenVINO and ONNX Runtime, on the same tensors, in one run.
 
     python benches/peers/attention.py [--python torch=PYTHON ...] [--only s2048d64 ...] [--pass fwd bwd] [--dtype f32 bf16]
                                       [--threads 1] [--rounds 3] [--budget 400] [--memory] [--json FILE]
@@ -43,9 +43,6 @@ PEERS = {
     "torch": ("torch", "flash", ("f32", "bf16"), ("fwd", "bwd")),
     "openvino": ("openvino", "sdpa", ("f32", "bf16"), ("fwd",)),
     "onnxruntime": ("onnxruntime", "mha", ("f32",), ("fwd",)),
-    # Of llama-cpp-python; its fused operator, and the chain of two products and a softmax.
-    "ggml": ("llama_cpp", "flash", ("f32", "bf16", "f16"), ("fwd",)),
-    "ggml-unfused": ("llama_cpp", "chain", ("f32", "bf16", "f16"), ("fwd",)),
 }
 BYTES = {"f32": 4, "bf16": 2, "f16": 2, "f64": 8}
 
@@ -160,87 +157,13 @@ def build_onnxruntime(case):
     return run, lambda: [kept[0].reshape(b, n, h, d).transpose(0, 2, 1, 3).astype(np.float32)]
 
 
-def ggml_library():
-    import ctypes
-    import importlib.util
-
-    folder = os.path.join(os.path.dirname(importlib.util.find_spec("llama_cpp").origin), "lib")
-    libraries = [ctypes.CDLL(os.path.join(folder, f"lib{name}.so"), ctypes.RTLD_GLOBAL) for name in ("ggml-base", "ggml-cpu", "ggml")]
-
-    def function(name, takes, gives=ctypes.c_void_p):
-        found = next(getattr(library, name) for library in libraries if hasattr(library, name))
-        found.argtypes, found.restype = takes, gives
-        return found
-
-    return function
-
-
-def build_ggml(case):
-    import ctypes
-    from ctypes import c_bool, c_float, c_int, c_int64, c_size_t, c_void_p
-
-    import numpy as np
-
-    class Parameters(ctypes.Structure):
-        _fields_ = [("size", c_size_t), ("memory", c_void_p), ("no_alloc", c_bool)]
-
-    of, pointer = ggml_library(), c_void_p
-    b, hq, hkv, n, m, d = (case[key] for key in ("b", "hq", "hkv", "n", "m", "d"))
-    chain, kind = case["mode"] == "chain", {"f32": 0, "f16": 1, "bf16": 30}[case["dtype"]]
-    backend = of("ggml_backend_cpu_init", [])()
-    of("ggml_backend_cpu_set_n_threads", [pointer, c_int], None)(backend, case["threads"])
-    init, tensor4 = of("ggml_init", [Parameters]), of("ggml_new_tensor_4d", [pointer, c_int] + [c_int64] * 4)
-    leaves, nodes = (init(Parameters(16 << 20, None, True)) for _ in range(2))
-    q, k = tensor4(leaves, 0, d, n, hq, b), tensor4(leaves, kind, d, m, hkv, b)
-    v = tensor4(leaves, kind, *((m, d) if chain else (d, m)), hkv, b)
-    mask = tensor4(leaves, 1, m, n, 1, 1) if case["causal"] else None
-    of("ggml_backend_alloc_ctx_tensors", [pointer, pointer])(leaves, backend)
-    scale, product = c_float(d**-0.5), of("ggml_mul_mat", [pointer] * 3)
-    if chain:
-        soften = of("ggml_soft_max_ext", [pointer] * 3 + [c_float] * 2)
-        out = product(nodes, v, soften(nodes, product(nodes, k, q), mask, scale, c_float(0)))
-    else:
-        out = of("ggml_flash_attn_ext", [pointer] * 5 + [c_float] * 3)(nodes, q, k, v, mask, scale, c_float(0), c_float(0))
-    of("ggml_set_output", [pointer], None)(out)
-    graph = of("ggml_new_graph", [pointer])(nodes)
-    of("ggml_build_forward_expand", [pointer, pointer], None)(graph, out)
-    place = of("ggml_gallocr_new", [pointer])(of("ggml_backend_get_default_buffer_type", [pointer])(backend))
-    of("ggml_gallocr_alloc_graph", [pointer, pointer], c_bool)(place, graph)
-    put = of("ggml_backend_tensor_set", [pointer, pointer, c_size_t, c_size_t], None)
-
-    def fill(to, x, kind):
-        if kind == 1:
-            x = x.astype(np.float16)
-        elif kind == 30:
-            bits = x.view(np.uint32)
-            x = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-        x = np.ascontiguousarray(x)
-        put(to, x.ctypes.data, 0, x.nbytes)
-
-    rows = inputs(case)
-    fill(q, rows[0], 0)
-    fill(k, rows[1], kind)
-    fill(v, rows[2].swapaxes(2, 3).copy() if chain else rows[2], kind)
-    if mask:
-        fill(mask, np.triu(np.full((n, m), -np.inf, np.float32), 1), 1)
-    compute = of("ggml_backend_graph_compute", [pointer, pointer], c_int)
-
-    def result():
-        answer = np.empty(b * hq * n * d, np.float32)
-        of("ggml_backend_tensor_get", [pointer, pointer, c_size_t, c_size_t], None)(out, answer.ctypes.data, 0, answer.nbytes)
-        return [answer.reshape((b, hq, n, d) if chain else (b, n, hq, d))]
-
-    return lambda: compute(backend, graph), result
-
-
 def resident(key):
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith(key)) / 1024
 
 
 def measure(case):
-    builds = {"torch": build_torch, "openvino": build_openvino, "onnxruntime": build_onnxruntime, "llama_cpp": build_ggml}
-    run, result = builds[case["peer"]](case)
+    run, result = {"torch": build_torch, "openvino": build_openvino, "onnxruntime": build_onnxruntime}[case["peer"]](case)
     if case["mem"]:
         with open("/proc/self/clear_refs", "w") as refs:
             refs.write("5")
