@@ -69,7 +69,9 @@ fn decoding() {
 fn several_tiles() {
     for seed in 100..100 + SEEDS {
         runs::<f32>(&case(seed, 25), &method(seed));
-        runs::<bf16>(&case(seed, 25), &method(seed).with_bf16_products(Bf16Products::Paired));
+        // Of few features: what stands in for the instruction takes an interpreter long.
+        let pairs = Case { dims: (3, 5), ..case(seed, 25) };
+        runs::<bf16>(&pairs, &method(seed).with_bf16_products(Bf16Products::Paired));
     }
 }
 

@@ -54,7 +54,6 @@ impl Problem {
     }
 
     /// The same with a bias of this shape, or a sink of score 0 for every head.
-    #[allow(dead_code)]
     pub(crate) fn with(self, bias: Option<[usize; 4]>, sink: bool) -> Self {
         let sink = sink.then(|| Array1::zeros(self.spec.q_heads));
         Self { bias: bias.map(|shape| noise(5, shape)), sink, ..self }
