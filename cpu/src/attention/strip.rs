@@ -181,8 +181,7 @@ impl<T: Stored> Problem<'_, '_, T> {
     /// softmax takes both. A scale that neither can take, as rows might leave the accumulator's range or the order of scores
     /// would be reversed, waits for the product.
     pub(crate) fn scaling<F: Factor<Sum = T::Accum>>(&self) -> Scaling<T::Accum> {
-        let (spec, log2_e) = (self.spec, std::f64::consts::LOG2_E);
-        let plain = self.cap.is_none() && self.inputs.bias.is_none() && spec.alibi.is_none();
+        let (spec, log2_e, plain) = (self.spec, std::f64::consts::LOG2_E, self.plain());
         let moderate = (2f64.powi(-20)..2f64.powi(20)).contains(&spec.scale.abs());
         // A sink's score would be divided by the scale.
         let late = plain && spec.scale > 0.0 && self.inputs.sink.is_none();
@@ -196,6 +195,11 @@ impl<T: Stored> Problem<'_, '_, T> {
         Scaling { queries, product, exponent }
     }
 
+    /// Whether nothing but a scale comes between products and masks.
+    fn plain(&self) -> bool {
+        self.cap.is_none() && self.inputs.bias.is_none() && self.spec.alibi.is_none()
+    }
+
     /// From products to scores, −∞ where masked. The softcap's slope, if asked for, is left in `slope`.
     pub(crate) fn finish_scores(
         &self,
@@ -206,9 +210,7 @@ impl<T: Stored> Problem<'_, '_, T> {
         slope: &mut [T::Accum],
     ) {
         let width = columns.width();
-        let spec = self.spec;
-        let finished =
-            scaling.product.is_none() && self.cap.is_none() && self.inputs.bias.is_none() && spec.alibi.is_none();
+        let finished = scaling.product.is_none() && self.plain();
         for (r, &(h, i)) in strip.lanes().iter().enumerate().filter(|_| !finished) {
             let row = &mut s[r * STRIDE..][..width];
             if let Some(scale) = scaling.product {
