@@ -3,9 +3,10 @@
 // What is inlined into a function with a target feature is compiled with it, and only that is.
 #![allow(clippy::inline_always)]
 
+use super::factor::Factor;
 use super::float::{Float, mul_add};
 use super::isa::{Isa, Machine, stamped, stamped_for_pairs};
-use super::kernels::{LANES, ROWS, Times};
+use super::kernels::{LANES, ROWS};
 use super::pairs::Pair;
 use std::hint::black_box;
 
@@ -87,7 +88,7 @@ fn spin_pairs_body<M: Machine>(rounds: u64, x: Pair, sum: &mut f32) {
 fn spin_pairs_tile<M: Machine, const C: usize>(rounds: u64, x: Pair) -> f32 {
     let (mut sums, row) = (black_box([[0.0; C]; ROWS]), black_box([x; C]));
     for _ in 0..rounds {
-        Pair::add_outer::<M, ROWS, C>([x; ROWS], &row, &mut sums);
+        Pair::add_outer::<M, C>([x; ROWS], &row, &mut sums);
     }
     black_box(sums)[0][0]
 }

@@ -1,8 +1,11 @@
 //! What products multiply: accumulators, or pairs of `bf16` that an instruction multiplies and adds up at once.
 
-use super::float::Float;
-use super::isa::Isa;
-use super::kernels::{self, Left, Right, STRIDE, Start};
+// What is inlined into a function with a target feature is compiled with it, and only that is.
+#![allow(clippy::inline_always)]
+
+use super::float::{Float, mul_add};
+use super::isa::{Isa, Machine};
+use super::kernels::{self, Left, ROWS, Right, STRIDE, Start};
 use super::transpose::transpose;
 use std::fmt::Debug;
 
@@ -22,6 +25,9 @@ pub(crate) trait Factor: Copy + Default + Debug + Send + Sync + 'static {
 
     /// Elements whose terms stand below one another, in up to `DEPTH` rows as long as `to` or shorter; others are 0.
     fn below_one_another(rows: &[&[Self::Sum]], to: &mut [Self]);
+
+    /// `sums += a ⊗ b`.
+    fn add_outer<M: Machine, const C: usize>(a: [Self; ROWS], b: &[Self; C], sums: &mut [[Self::Sum; C]; ROWS]);
 
     /// Term `n`.
     fn term(self, n: usize) -> Self::Sum;
@@ -69,6 +75,15 @@ impl<A: Float> Factor for A {
     #[inline]
     fn below_one_another(rows: &[&[A]], to: &mut [A]) {
         kernels::copy_row(rows[0], to);
+    }
+
+    #[inline(always)]
+    fn add_outer<M: Machine, const C: usize>(a: [A; ROWS], b: &[A; C], sums: &mut [[A; C]; ROWS]) {
+        for r in 0..ROWS {
+            for lane in 0..C {
+                sums[r][lane] = mul_add::<A, M>(a[r], b[lane], sums[r][lane]);
+            }
+        }
     }
 
     fn term(self, _: usize) -> A {

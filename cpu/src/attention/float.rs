@@ -6,6 +6,7 @@
 
 use super::factor::Factor;
 use super::isa::Machine;
+use super::line::Line;
 use super::pairs::Pair;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64 as x86;
@@ -17,6 +18,15 @@ pub(crate) const EXP_ERROR: f64 = 4.0;
 
 /// An accumulator with the bit patterns that [`exp2`] is made of.
 pub(crate) trait Float: Accum {
+    /// A line of them as an array.
+    type Line: Line<Self>;
+    /// A line of them in registers of AVX2.
+    #[cfg(target_arch = "x86_64")]
+    type Line256: Line<Self>;
+    /// A line of them in a register of AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    type Line512: Line<Self>;
+
     /// Added and taken away again, it leaves no room for a fraction: rounds to the nearest integer. In between, the sum's
     /// lowest bits are that integer as an exponent is stored.
     const ROUND: Self;
@@ -61,6 +71,11 @@ macro_rules! float_bits {
 }
 
 impl Float for f32 {
+    type Line = [f32; 16];
+    #[cfg(target_arch = "x86_64")]
+    type Line256 = [x86::__m256; 2];
+    #[cfg(target_arch = "x86_64")]
+    type Line512 = [x86::__m512; 1];
     float_bits!(f32, 23);
     // Error 0.04 units.
     const EXP2: &'static [f32] =
@@ -84,6 +99,11 @@ impl Float for f32 {
 }
 
 impl Float for f64 {
+    type Line = [f64; 8];
+    #[cfg(target_arch = "x86_64")]
+    type Line256 = [x86::__m256d; 2];
+    #[cfg(target_arch = "x86_64")]
+    type Line512 = [x86::__m512d; 1];
     float_bits!(f64, 52);
     // Error 0.16 units.
     const EXP2: &'static [f64] = &[
@@ -182,6 +202,11 @@ impl Widen<f32> for tilewright_scalar::f16 {
     #[inline(always)]
     fn widen_all<M: Machine, const N: usize>(from: &[Self; N]) -> [f32; N] {
         #[cfg(target_arch = "x86_64")]
+        if const { M::VECTOR == 64 && N.is_multiple_of(16) } {
+            // SAFETY: such a machine has the instruction.
+            return by_sixteens(from, |bits| unsafe { x86::_mm512_cvtph_ps(bits) });
+        }
+        #[cfg(target_arch = "x86_64")]
         if const { M::WIDENS && N.is_multiple_of(8) } {
             // SAFETY: such a machine has the instruction.
             return by_eights(from, |bits| unsafe { x86::_mm256_cvtph_ps(bits) });
@@ -198,6 +223,14 @@ impl Widen<f32> for tilewright_scalar::bf16 {
 
     #[inline(always)]
     fn widen_all<M: Machine, const N: usize>(from: &[Self; N]) -> [f32; N] {
+        #[cfg(target_arch = "x86_64")]
+        if const { M::VECTOR == 64 && N.is_multiple_of(16) } {
+            let widen = |bits| {
+                // SAFETY: such a machine has the instructions.
+                unsafe { x86::_mm512_castsi512_ps(x86::_mm512_slli_epi32::<16>(x86::_mm512_cvtepu16_epi32(bits))) }
+            };
+            return by_sixteens(from, widen);
+        }
         #[cfg(target_arch = "x86_64")]
         if const { M::WIDENS && N.is_multiple_of(8) } {
             let widen = |bits| {
@@ -221,6 +254,22 @@ fn by_eights<T, const N: usize>(from: &[T; N], widen: impl Fn(x86::__m128i) -> x
         unsafe {
             let eight = widen(x86::_mm_loadu_si128(from.as_ptr().add(at).cast()));
             x86::_mm256_storeu_ps(to.as_mut_ptr().add(at), eight);
+        }
+    }
+    to
+}
+
+/// The same, sixteen at a time.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn by_sixteens<T, const N: usize>(from: &[T; N], widen: impl Fn(x86::__m256i) -> x86::__m512) -> [f32; N] {
+    assert!(size_of::<T>() == 2 && N.is_multiple_of(16), "not sixteens of 16-bit numbers");
+    let mut to = [0.0; N];
+    for at in (0..N).step_by(16) {
+        // SAFETY: both arrays have sixteen elements from `at` on, of two bytes and of four.
+        unsafe {
+            let sixteen = widen(x86::_mm256_loadu_si256(from.as_ptr().add(at).cast()));
+            x86::_mm512_storeu_ps(to.as_mut_ptr().add(at), sixteen);
         }
     }
     to

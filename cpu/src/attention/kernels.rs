@@ -11,6 +11,7 @@
 use super::factor::Factor;
 use super::float::{Float, Stored, Widen, exp2, exp2_below_one, exp2_of_product, mul_add};
 use super::isa::{Machine, stamped};
+use num_traits::Zero;
 
 /// Rows of a strip, and of every register tile.
 pub(crate) const ROWS: usize = 6;
@@ -32,21 +33,15 @@ pub(crate) struct Left<'a, L> {
     pub(crate) stride: usize,
 }
 
-/// The right factor: `columns` columns of rows that are `stride` apart, or panels as [`super::panels`] packs them.
+/// The right factor: `columns` columns of panels as [`super::panels`] packs them, one after the other, of `depth` rows and
+/// `packed` columns altogether; the inner index begins at row `skip`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Right<'a, B> {
-    pub(crate) data: &'a [B],
+pub(crate) struct Right<'a, F> {
+    pub(crate) data: &'a [F],
     pub(crate) columns: usize,
-    pub(crate) layout: Layout,
-}
-
-/// How a right factor lies in memory.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Layout {
-    /// Panel after panel of `depth` rows, `packed` columns altogether; the inner index begins at row `skip`.
-    Panels { depth: usize, skip: usize, packed: usize },
-    /// Rows `stride` apart, each readable up to a whole vector.
-    Rows { stride: usize },
+    pub(crate) depth: usize,
+    pub(crate) skip: usize,
+    pub(crate) packed: usize,
 }
 
 /// What a strip of results holds before the product is added.
@@ -60,26 +55,8 @@ pub(crate) enum Start<A> {
     Scaled([A; ROWS]),
 }
 
-/// What a right factor is made of, and how that is multiplied by elements `L` of a left factor and added to sums `A`.
-pub(crate) trait Times<L, A>: Copy {
-    /// `sums += a ⊗ b`.
-    fn add_outer<M: Machine, const R: usize, const C: usize>(a: [L; R], b: &[Self; C], sums: &mut [[A; C]; R]);
-}
-
-impl<A: Float, B: Widen<A>> Times<A, A> for B {
-    #[inline(always)]
-    fn add_outer<M: Machine, const R: usize, const C: usize>(a: [A; R], b: &[B; C], sums: &mut [[A; C]; R]) {
-        let b = B::widen_all::<M, C>(b);
-        for r in 0..R {
-            for lane in 0..C {
-                sums[r][lane] = mul_add::<A, M>(a[r], b[lane], sums[r][lane]);
-            }
-        }
-    }
-}
-
 /// How a product walks its left factor.
-pub(super) trait Walk<L, const R: usize>: Copy {
+pub(super) trait Walk<F>: Copy {
     /// Whether there are elements at the first `k` inner indices.
     fn holds(&self, k: usize) -> bool;
 
@@ -87,7 +64,7 @@ pub(super) trait Walk<L, const R: usize>: Copy {
     ///
     /// # Safety
     /// It holds more than `kk` of them.
-    unsafe fn at(&self, kk: usize) -> [L; R];
+    unsafe fn at(&self, kk: usize) -> [F; ROWS];
 }
 
 /// Row `r` of the strip is a row of the factor, [`Factor::STRIDE`] from the next.
@@ -98,27 +75,27 @@ pub(super) struct ByRows<'a, F>(pub(super) &'a [F]);
 #[derive(Clone, Copy)]
 pub(super) struct ByColumns<'a, F>(pub(super) Left<'a, F>);
 
-impl<F: Factor, const R: usize> Walk<F, R> for ByRows<'_, F> {
+impl<F: Factor> Walk<F> for ByRows<'_, F> {
     #[inline(always)]
     fn holds(&self, k: usize) -> bool {
-        (R - 1) * F::STRIDE + k <= self.0.len()
+        (ROWS - 1) * F::STRIDE + k <= self.0.len()
     }
 
     #[inline(always)]
-    unsafe fn at(&self, kk: usize) -> [F; R] {
+    unsafe fn at(&self, kk: usize) -> [F; ROWS] {
         // SAFETY: the last row is longer than `kk`, as the caller has made sure.
         std::array::from_fn(|r| unsafe { *self.0.get_unchecked(r * F::STRIDE + kk) })
     }
 }
 
-impl<F: Factor, const R: usize> Walk<F, R> for ByColumns<'_, F> {
+impl<F: Factor> Walk<F> for ByColumns<'_, F> {
     #[inline(always)]
     fn holds(&self, k: usize) -> bool {
-        k == 0 || (k - 1) * self.0.stride + R <= self.0.data.len()
+        k == 0 || (k - 1) * self.0.stride + ROWS <= self.0.data.len()
     }
 
     #[inline(always)]
-    unsafe fn at(&self, kk: usize) -> [F; R] {
+    unsafe fn at(&self, kk: usize) -> [F; ROWS] {
         // SAFETY: the last of more than `kk` rows ends within the data, as the caller has made sure.
         std::array::from_fn(|r| unsafe { *self.0.data.get_unchecked(kk * self.0.stride + r) })
     }
@@ -143,7 +120,7 @@ stamped! {
 
 #[inline(always)]
 fn by_rows<A: Float, M: Machine>(a: &[A], b: Right<'_, A>, k: usize, c: &mut [A], c_stride: usize, start: Start<A>) {
-    panels::<A, A, A, M, ROWS>(ByRows(a), b, k, c, c_stride, start);
+    panels::<A, M>(ByRows(a), b, k, c, c_stride, start);
 }
 
 #[inline(always)]
@@ -155,98 +132,93 @@ fn by_columns<A: Float, M: Machine>(
     c_stride: usize,
     start: Start<A>,
 ) {
-    panels::<A, A, A, M, ROWS>(ByColumns(a), b, k, c, c_stride, start);
+    panels::<A, M>(ByColumns(a), b, k, c, c_stride, start);
 }
 
 /// Register tile after register tile along the columns, the last as narrow as whole vectors allow.
 #[inline(always)]
-pub(super) fn panels<A: Float, L: Copy, B: Times<L, A>, M: Machine, const R: usize>(
-    a: impl Walk<L, R>,
-    b: Right<'_, B>,
+pub(super) fn panels<F: Factor, M: Machine>(
+    a: impl Walk<F>,
+    b: Right<'_, F>,
     k: usize,
-    c: &mut [A],
+    c: &mut [F::Sum],
     c_stride: usize,
-    start: Start<A>,
+    start: Start<F::Sum>,
 ) {
-    let unit = M::VECTOR / size_of::<A>();
+    let unit = M::VECTOR / size_of::<F>();
     let panel = unit * M::VECTORS;
     let mut column = 0;
     while column < b.columns {
         let vectors = (b.columns - column).div_ceil(unit).min(M::VECTORS);
-        let (data, stride) = match b.layout {
-            Layout::Panels { depth, skip, packed } => {
-                let width = (packed - column).div_ceil(unit).min(M::VECTORS) * unit;
-                (&b.data[column * depth + skip * width..], width)
-            }
-            Layout::Rows { stride } => (&b.data[column..], stride),
-        };
+        let stride = (b.packed - column).div_ceil(unit).min(M::VECTORS) * unit;
+        let data = &b.data[column * b.depth + b.skip * stride..];
         let c = &mut c[column..];
         // Constants, so that of the outer branches only the machine's own is compiled.
-        if const { M::VECTOR / size_of::<A>() == 16 } {
+        if const { M::VECTOR / size_of::<F>() == 16 } {
             match vectors {
-                1 => tile::<A, L, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
-                2 => tile::<A, L, B, M, R, 32>(a, data, stride, k, c, c_stride, start),
-                3 => tile::<A, L, B, M, R, 48>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, L, B, M, R, 64>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<F, M, 16>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<F, M, 32>(a, data, stride, k, c, c_stride, start),
+                3 => tile::<F, M, 48>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<F, M, 64>(a, data, stride, k, c, c_stride, start),
             }
-        } else if const { M::VECTOR / size_of::<A>() * M::VECTORS == 32 } {
+        } else if const { M::VECTOR / size_of::<F>() * M::VECTORS == 32 } {
             match vectors {
-                1 => tile::<A, L, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
-                2 => tile::<A, L, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
-                3 => tile::<A, L, B, M, R, 24>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, L, B, M, R, 32>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<F, M, 8>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<F, M, 16>(a, data, stride, k, c, c_stride, start),
+                3 => tile::<F, M, 24>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<F, M, 32>(a, data, stride, k, c, c_stride, start),
             }
         } else if const { M::VECTORS == 4 } {
-            let unit = const { M::VECTOR / size_of::<A>() };
+            let unit = const { M::VECTOR / size_of::<F>() };
             match vectors * unit {
-                2 => tile::<A, L, B, M, R, 2>(a, data, stride, k, c, c_stride, start),
-                4 => tile::<A, L, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
-                6 => tile::<A, L, B, M, R, 6>(a, data, stride, k, c, c_stride, start),
-                8 => tile::<A, L, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
-                12 => tile::<A, L, B, M, R, 12>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, L, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                2 => tile::<F, M, 2>(a, data, stride, k, c, c_stride, start),
+                4 => tile::<F, M, 4>(a, data, stride, k, c, c_stride, start),
+                6 => tile::<F, M, 6>(a, data, stride, k, c, c_stride, start),
+                8 => tile::<F, M, 8>(a, data, stride, k, c, c_stride, start),
+                12 => tile::<F, M, 12>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<F, M, 16>(a, data, stride, k, c, c_stride, start),
             }
-        } else if const { M::VECTOR / size_of::<A>() == 8 } {
+        } else if const { M::VECTOR / size_of::<F>() == 8 } {
             match vectors {
-                1 => tile::<A, L, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, L, B, M, R, 16>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<F, M, 8>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<F, M, 16>(a, data, stride, k, c, c_stride, start),
             }
-        } else if const { M::VECTOR / size_of::<A>() == 4 } {
+        } else if const { M::VECTOR / size_of::<F>() == 4 } {
             match vectors {
-                1 => tile::<A, L, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, L, B, M, R, 8>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<F, M, 4>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<F, M, 8>(a, data, stride, k, c, c_stride, start),
             }
         } else {
             match vectors {
-                1 => tile::<A, L, B, M, R, 2>(a, data, stride, k, c, c_stride, start),
-                _ => tile::<A, L, B, M, R, 4>(a, data, stride, k, c, c_stride, start),
+                1 => tile::<F, M, 2>(a, data, stride, k, c, c_stride, start),
+                _ => tile::<F, M, 4>(a, data, stride, k, c, c_stride, start),
             }
         }
         column += panel;
     }
 }
 
-/// `R × C` results, held in registers over the whole sum.
+/// `ROWS × C` results, held in registers over the whole sum.
 #[inline(always)]
-fn tile<A: Float, L: Copy, B: Times<L, A>, M: Machine, const R: usize, const C: usize>(
-    a: impl Walk<L, R>,
-    b: &[B],
+fn tile<F: Factor, M: Machine, const C: usize>(
+    a: impl Walk<F>,
+    b: &[F],
     stride: usize,
     k: usize,
-    c: &mut [A],
+    c: &mut [F::Sum],
     c_stride: usize,
-    start: Start<A>,
+    start: Start<F::Sum>,
 ) {
-    let mut sums = [[A::zero(); C]; R];
+    let mut sums = [[F::Sum::zero(); C]; ROWS];
     match start {
         Start::Zero => {}
         Start::Sum => {
-            for r in 0..R {
+            for r in 0..ROWS {
                 sums[r].copy_from_slice(&c[r * c_stride..][..C]);
             }
         }
         Start::Scaled(factors) => {
-            for r in 0..R {
+            for r in 0..ROWS {
                 let before = &c[r * c_stride..][..C];
                 for lane in 0..C {
                     sums[r][lane] = factors[r] * before[lane];
@@ -256,20 +228,20 @@ fn tile<A: Float, L: Copy, B: Times<L, A>, M: Machine, const R: usize, const C: 
     }
     assert!(k == 0 || ((k - 1) * stride + C <= b.len() && a.holds(k)), "a product's operands are shorter than it");
     // SAFETY: the last row of `B` ends within it, says the line above, and its elements follow one another.
-    let row = |kk: usize| unsafe { &*b.as_ptr().add(kk * stride).cast::<[B; C]>() };
+    let row = |kk: usize| unsafe { &*b.as_ptr().add(kk * stride).cast::<[F; C]>() };
     // By fours: the branch at the end of so short a loop is then foreseen, and the next tile begins before this one ends.
     let whole = k - k % 4;
     for kk in (0..whole).step_by(4) {
         for kk in kk..kk + 4 {
             // SAFETY: `a` holds more than `kk` elements.
-            B::add_outer::<M, R, C>(unsafe { a.at(kk) }, row(kk), &mut sums);
+            F::add_outer::<M, C>(unsafe { a.at(kk) }, row(kk), &mut sums);
         }
     }
     for kk in whole..k {
         // SAFETY: likewise.
-        B::add_outer::<M, R, C>(unsafe { a.at(kk) }, row(kk), &mut sums);
+        F::add_outer::<M, C>(unsafe { a.at(kk) }, row(kk), &mut sums);
     }
-    for r in 0..R {
+    for r in 0..ROWS {
         c[r * c_stride..][..C].copy_from_slice(&sums[r]);
     }
 }
@@ -286,16 +258,19 @@ pub(super) fn copy_row<A: Float>(from: &[A], to: &mut [A]) {
     padding.fill(A::zero());
 }
 
-/// Asks for the lines of `count` elements from `from` on. A hint: it changes nothing but time.
+/// The nearest cache, for [`prefetch`], as x86 numbers it.
+pub(super) const FIRST: i32 = 3;
+
+/// The next nearest.
+pub(super) const SECOND: i32 = 2;
+
+/// Asks for the lines of `count` elements from `from` on, into one of the caches. A hint: it changes nothing but time.
 #[inline(always)]
-pub(super) fn prefetch<B>(from: *const B, count: usize) {
+pub(super) fn prefetch<B, const CACHE: i32>(from: *const B, count: usize) {
     #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        for byte in (0..count * size_of::<B>()).step_by(64) {
-            // SAFETY: a prefetch reads nothing and faults on no address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_byte_add(byte).cast()) };
-        }
+    for byte in (0..count * size_of::<B>()).step_by(64) {
+        // SAFETY: a prefetch reads nothing and faults on no address.
+        unsafe { std::arch::x86_64::_mm_prefetch::<CACHE>(from.wrapping_byte_add(byte).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (from, count);

@@ -29,6 +29,7 @@ mod forward;
 mod gather;
 mod isa;
 mod kernels;
+mod line;
 mod meeting;
 mod pairs;
 mod panels;

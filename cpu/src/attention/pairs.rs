@@ -10,7 +10,7 @@
 use super::factor::Factor;
 use super::float::mul_add;
 use super::isa::{Isa, Machine, stamped_for_pairs};
-use super::kernels::{ByColumns, ByRows, LANES, Left, MAX_KEYS, ROWS, Right, STRIDE, Start, Times, panels};
+use super::kernels::{ByColumns, ByRows, LANES, Left, MAX_KEYS, ROWS, Right, STRIDE, Start, panels};
 use super::transpose::TOGETHER;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64 as x86;
@@ -53,34 +53,6 @@ impl Pair {
     }
 }
 
-impl Times<Pair, f32> for Pair {
-    #[inline(always)]
-    fn add_outer<M: Machine, const R: usize, const C: usize>(a: [Pair; R], b: &[Pair; C], sums: &mut [[f32; C]; R]) {
-        #[cfg(target_arch = "x86_64")]
-        if const { M::PAIRS && C.is_multiple_of(16) } {
-            for at in (0..C).step_by(16) {
-                // SAFETY: such a machine has the instruction, and both rows have sixteen elements of four bytes from `at` on.
-                unsafe {
-                    let b: x86::__m512bh = std::mem::transmute(x86::_mm512_loadu_si512(b.as_ptr().add(at).cast()));
-                    for r in 0..R {
-                        let a: x86::__m512bh = std::mem::transmute(x86::_mm512_set1_epi32(a[r].0.cast_signed()));
-                        let to = sums[r].as_mut_ptr().add(at);
-                        x86::_mm512_storeu_ps(to, x86::_mm512_dpbf16_ps(x86::_mm512_loadu_ps(to), a, b));
-                    }
-                }
-            }
-            return;
-        }
-        for r in 0..R {
-            for lane in 0..C {
-                let sum = flushed(sums[r][lane]);
-                let sum = flushed(mul_add::<f32, M>(a[r].second(), b[lane].second(), sum));
-                sums[r][lane] = flushed(mul_add::<f32, M>(a[r].first(), b[lane].first(), sum));
-            }
-        }
-    }
-}
-
 stamped_for_pairs! {
     /// `C ← start + A·B`, over `k` pairs.
     fn product(a: &[Pair], b: Right<'_, Pair>, k: usize, c: &mut [f32], c_stride: usize, start: Start<f32>) = by_rows
@@ -88,7 +60,7 @@ stamped_for_pairs! {
 
 #[inline(always)]
 fn by_rows<M: Machine>(a: &[Pair], b: Right<'_, Pair>, k: usize, c: &mut [f32], c_stride: usize, start: Start<f32>) {
-    panels::<f32, Pair, Pair, M, ROWS>(ByRows(a), b, k, c, c_stride, start);
+    panels::<Pair, M>(ByRows(a), b, k, c, c_stride, start);
 }
 
 stamped_for_pairs! {
@@ -112,7 +84,7 @@ fn by_columns<M: Machine>(
     c_stride: usize,
     start: Start<f32>,
 ) {
-    panels::<f32, Pair, Pair, M, ROWS>(ByColumns(a), b, k, c, c_stride, start);
+    panels::<Pair, M>(ByColumns(a), b, k, c, c_stride, start);
 }
 
 stamped_for_pairs! {
@@ -214,6 +186,32 @@ impl Factor for Pair {
         padding.fill(Self::default());
     }
 
+    #[inline(always)]
+    fn add_outer<M: Machine, const C: usize>(a: [Self; ROWS], b: &[Self; C], sums: &mut [[f32; C]; ROWS]) {
+        #[cfg(target_arch = "x86_64")]
+        if const { M::PAIRS && C.is_multiple_of(16) } {
+            for at in (0..C).step_by(16) {
+                // SAFETY: such a machine has the instruction, and both rows have sixteen elements of four bytes from `at` on.
+                unsafe {
+                    let b: x86::__m512bh = std::mem::transmute(x86::_mm512_loadu_si512(b.as_ptr().add(at).cast()));
+                    for r in 0..ROWS {
+                        let a: x86::__m512bh = std::mem::transmute(x86::_mm512_set1_epi32(a[r].0.cast_signed()));
+                        let to = sums[r].as_mut_ptr().add(at);
+                        x86::_mm512_storeu_ps(to, x86::_mm512_dpbf16_ps(x86::_mm512_loadu_ps(to), a, b));
+                    }
+                }
+            }
+            return;
+        }
+        for r in 0..ROWS {
+            for lane in 0..C {
+                let sum = flushed(sums[r][lane]);
+                let sum = flushed(mul_add::<f32, M>(a[r].second(), b[lane].second(), sum));
+                sums[r][lane] = flushed(mul_add::<f32, M>(a[r].first(), b[lane].first(), sum));
+            }
+        }
+    }
+
     fn term(self, n: usize) -> f32 {
         [self.first(), self.second()][n]
     }
@@ -257,6 +255,8 @@ impl Factor for Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::panels::Panels;
+    use crate::attention::tile::Matrix;
     use proptest::prelude::*;
     use tilewright_scalar::bf16;
 
@@ -304,14 +304,18 @@ mod tests {
             let zero_beyond = |row: usize, at: usize| if at < inner { term(row, at) } else { 0.0 };
             let pair = |row: usize, at: usize| Pair::new(zero_beyond(row, 2 * at), zero_beyond(row, 2 * at + 1));
             let stride = columns.next_multiple_of(LANES);
-            let b: Vec<Pair> = (0..k * stride).map(|at| pair(at % stride + 11, at / stride)).collect();
-            let right = Right { data: &b[..], columns, layout: super::super::kernels::Layout::Rows { stride } };
+            let rows: Vec<Vec<f32>> =
+                (0..inner).map(|at| (0..columns).map(|column| term(column + 11, at)).collect()).collect();
+            let b = Matrix { rows: rows.iter().map(|row| &row[..]).collect(), columns };
             let mut rows = vec![Pair::default(); ROWS * Pair::STRIDE];
             let mut strip = vec![Pair::default(); ROWS * k];
             for (r, at) in (0..ROWS).flat_map(|r| (0..k).map(move |at| (r, at))) {
                 (rows[r * Pair::STRIDE + at], strip[at * ROWS + r]) = (pair(r, at), pair(r, at));
             }
             for isa in Isa::available() {
+                let mut panels = Panels::default();
+                panels.pack(isa, &b);
+                let right = panels.whole();
                 let mut c = [vec![0.5f32; ROWS * stride], vec![0.5f32; ROWS * stride]];
                 Pair::product(isa, &rows, right, inner, (&mut c[0], stride), Start::Sum);
                 let left = Left { data: &strip[..], stride: ROWS };
@@ -353,11 +357,7 @@ mod tests {
     fn subnormal_sums_are_flushed() {
         let tiny = Pair::new(2f32.powi(-70), 2f32.powi(-64));
         for isa in Isa::available() {
-            let right = Right {
-                data: &[tiny; LANES][..],
-                columns: 1,
-                layout: super::super::kernels::Layout::Rows { stride: LANES },
-            };
+            let right = Right { data: &[tiny; LANES][..], columns: 1, depth: 1, skip: 0, packed: 1 };
             let mut c = vec![-f32::MIN_POSITIVE / 2.0; ROWS * LANES];
             let left = Left { data: &[tiny; ROWS][..], stride: ROWS };
             Pair::product_transposed(isa, left, right, 2, (&mut c, LANES), Start::Sum);

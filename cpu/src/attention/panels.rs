@@ -2,7 +2,7 @@
 
 use super::factor::Factor;
 use super::isa::Isa;
-use super::kernels::{Layout, ROWS, Right};
+use super::kernels::{ROWS, Right};
 use super::tile::Matrix;
 use super::transpose::TOGETHER;
 use num_traits::One;
@@ -107,8 +107,8 @@ impl<F: Factor> Panels<F> {
     /// The factor for `columns` columns from `column`, a multiple of every panel's width, and inner indices from `skip`, a
     /// multiple of the factor's depth.
     pub(crate) fn right(&self, column: usize, columns: usize, skip: usize) -> Right<'_, F> {
-        let layout = Layout::Panels { depth: self.depth, skip: skip / F::DEPTH, packed: self.columns - column };
-        Right { data: &self.data[column * self.depth..], columns, layout }
+        let (depth, packed) = (self.depth, self.columns - column);
+        Right { data: &self.data[column * depth..], columns, depth, skip: skip / F::DEPTH, packed }
     }
 
     /// The whole factor.

@@ -82,7 +82,7 @@ impl<A: Float> Tile<A> {
     /// Asks for the strip of rows that begins at `first`: sums that come late keep a whole product waiting.
     pub(crate) fn prefetch_strip(&self, first: usize) {
         for row in first..(first + ROWS).min(self.rows) {
-            kernels::prefetch(self.row(row).as_ptr(), self.columns);
+            kernels::prefetch::<_, { kernels::FIRST }>(self.row(row).as_ptr(), self.columns);
         }
     }
 
