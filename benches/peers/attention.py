@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Tilewright's attention on the CPU beside torch, OpenVINO and ONNX Runtime, on the same tensors, in one run.
+"""Tilewright's attention on the CPU beside torch, OpenVINO, ONNX Runtime and ggml, on the same tensors, in one run.
 
     python benches/peers/attention.py [--python torch=PYTHON ...] [--only s2048d64 ...] [--pass fwd bwd] [--dtype f32 bf16]
                                       [--threads 1] [--rounds 3] [--budget 400] [--memory] [--json FILE]
 
 Needs numpy and the peers' packages, in this interpreter or in one named by `--python PEER=PATH` (a peer that is not there is
-left out, and said so), and builds the Rust side with cargo. In every round each peer runs a case in turn, and so does a loop of
+left out, and said so), and builds the Rust side with cargo. GGML_LIBRARIES names the folder of ggml's libggml-base.so and
+libggml-cpu.so; its queries and results are f32 whatever its keys and values are. In every round each peer runs a case in turn, and so does a loop of
 multiply-adds that never leave the registers: a share is of that loop's rate in the same round. Times are CPU time with one
 thread, which other programs change little, and wall time with more; each round takes the median of its repetitions, and the
 table the median of the rounds. Useful operations are counted: 4·H·N·M·d forward, 2.5 times as much backward, half if causal.
@@ -36,13 +37,14 @@ CASES = {
 }
 # peer: (the script's own worker, or None for the Rust side; mode; dtypes; passes)
 PEERS = {
-    "fma": (None, "fma", ("f32", "bf16"), ("fwd", "bwd")),
+    "fma": (None, "fma", ("f32", "bf16", "f16"), ("fwd", "bwd")),
     "read": (None, "read", ("f32",), ("fwd",)),
     "tilewright": (None, "flash", ("f32", "bf16", "f16", "f64"), ("fwd", "bwd")),
     "standard": (None, "standard", ("f32",), ("fwd", "bwd")),
     "torch": ("torch", "flash", ("f32", "bf16"), ("fwd", "bwd")),
     "openvino": ("openvino", "sdpa", ("f32", "bf16"), ("fwd",)),
     "onnxruntime": ("onnxruntime", "mha", ("f32",), ("fwd",)),
+    "ggml": ("ggml", "flash_attn_ext", ("f32", "bf16", "f16"), ("fwd",)),
 }
 BYTES = {"f32": 4, "bf16": 2, "f16": 2, "f64": 8}
 
@@ -157,13 +159,93 @@ def build_onnxruntime(case):
     return run, lambda: [kept[0].reshape(b, n, h, d).transpose(0, 2, 1, 3).astype(np.float32)]
 
 
+def load_ggml():
+    import ctypes as c
+
+    folder = os.environ.get("GGML_LIBRARIES", "")
+    base, cpu = (c.CDLL(os.path.join(folder, f"libggml-{name}.so"), mode=c.RTLD_GLOBAL) for name in ("base", "cpu"))
+
+    class Parameters(c.Structure):
+        _fields_ = [("size", c.c_size_t), ("buffer", c.c_void_p), ("no_alloc", c.c_bool)]
+
+    def function(library, name, result, *arguments):
+        found = getattr(library, name)
+        found.restype, found.argtypes = result, arguments
+        return found
+
+    pointer, size = c.c_void_p, c.c_size_t
+    return Parameters, {
+        "backend": function(cpu, "ggml_backend_cpu_init", pointer),
+        "threads": function(cpu, "ggml_backend_cpu_set_n_threads", None, pointer, c.c_int),
+        "init": function(base, "ggml_init", pointer, Parameters),
+        "tensor": function(base, "ggml_new_tensor_4d", pointer, pointer, c.c_int, *[c.c_int64] * 4),
+        "attention": function(base, "ggml_flash_attn_ext", pointer, pointer, *[pointer] * 4, *[c.c_float] * 3),
+        "graph": function(base, "ggml_new_graph", pointer, pointer),
+        "expand": function(base, "ggml_build_forward_expand", None, pointer, pointer),
+        "allocate": function(base, "ggml_backend_alloc_ctx_tensors", pointer, pointer, pointer),
+        "set": function(base, "ggml_backend_tensor_set", None, pointer, pointer, size, size),
+        "get": function(base, "ggml_backend_tensor_get", None, pointer, pointer, size, size),
+        "narrow": function(base, "ggml_fp32_to_bf16_row", None, pointer, pointer, c.c_int64),
+        "compute": function(base, "ggml_backend_graph_compute", c.c_int, pointer, pointer),
+        "release": function(base, "ggml_backend_buffer_free", None, pointer),
+        "free": function(base, "ggml_free", None, pointer),
+    }
+
+
+def build_ggml(case):
+    import numpy as np
+
+    Parameters, ggml = load_ggml()
+    b, hq, hkv, n, m, d = (case[key] for key in ("b", "hq", "hkv", "n", "m", "d"))
+    kind = {"f32": 0, "f16": 1, "bf16": 30}[case["dtype"]]
+    backend, context = ggml["backend"](), ggml["init"](Parameters(16 << 20, None, True))
+    ggml["threads"](backend, case["threads"])
+    q = ggml["tensor"](context, 0, d, n, hq, b)
+    k, v = (ggml["tensor"](context, kind, d, m, hkv, b) for _ in range(2))
+    mask = ggml["tensor"](context, 1, m, n, 1, 1) if case["causal"] else None
+    out = ggml["attention"](context, q, k, v, mask, d**-0.5, 0.0, 0.0)
+    graph = ggml["graph"](context)
+    ggml["expand"](graph, out)
+    buffer = ggml["allocate"](context, backend)
+
+    def stored(x):
+        if case["dtype"] == "bf16":
+            narrow = np.empty(x.shape, np.uint16)
+            ggml["narrow"](x.ctypes.data, narrow.ctypes.data, x.size)
+            return narrow
+        return x.astype(np.float16 if case["dtype"] == "f16" else np.float32)
+
+    values = inputs(case)
+    tensors = [(q, values[0]), (k, stored(values[1])), (v, stored(values[2]))]
+    if mask:
+        tensors.append((mask, np.triu(np.full((n, m), -np.inf), 1).astype(np.float16)))
+    for to, x in tensors:
+        ggml["set"](to, np.ascontiguousarray(x).ctypes.data, 0, x.nbytes)
+
+    def run():
+        if ggml["compute"](backend, graph):
+            raise RuntimeError("ggml failed")
+
+    def result():
+        x = np.empty((b, n, hq, d), np.float32)
+        ggml["get"](out, x.ctypes.data, 0, x.nbytes)
+        ggml["release"](buffer)
+        ggml["free"](context)
+        return [x.transpose(0, 2, 1, 3)]
+
+    return run, result
+
+
+BUILD = {"torch": build_torch, "openvino": build_openvino, "onnxruntime": build_onnxruntime, "ggml": build_ggml}
+
+
 def resident(key):
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith(key)) / 1024
 
 
 def measure(case):
-    run, result = {"torch": build_torch, "openvino": build_openvino, "onnxruntime": build_onnxruntime}[case["peer"]](case)
+    run, result = BUILD[case["peer"]](case)
     if case["mem"]:
         with open("/proc/self/clear_refs", "w") as refs:
             refs.write("5")
@@ -188,7 +270,7 @@ def measure(case):
 def worker(peer):
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is not an answer
-    __import__(peer)
+    load_ggml() if peer == "ggml" else __import__(peer)
     out.write('{"ready": true}\n')
     for line in sys.stdin:
         words = dict(word.split("=", 1) for word in line.split())
@@ -280,7 +362,8 @@ def show(arguments, case, backward, dtype, causal, seen):
         cells = [f"{name} {values[0]:.1f} MB" for name, values in seen.items() if name not in ("fma", "read")]
         print(f"| {label} | " + " | ".join(cells) + " |", flush=True)
         return
-    peaks, cells = seen["fma"], []
+    # None in f64, and then there are no shares.
+    peaks, cells = seen.get("fma", []), []
     decoding = CASES[case][3] == 1
     for name, times in seen.items():
         if name == "fma":
@@ -292,9 +375,11 @@ def show(arguments, case, backward, dtype, causal, seen):
         else:
             useful = operations(case, backward, causal)
             rate = statistics.median(useful / t / 1e6 for t in times)
-            share = statistics.median(useful / t / peak for t, peak in zip(times, peaks))
-            cells.append(f"{name} {rate:.1f} ({100 * share:.0f} %)")
-    print(f"| {label} | peak {statistics.median(peaks) / 1e6:.1f} | " + " | ".join(cells) + " |", flush=True)
+            shares = [useful / t / peak for t, peak in zip(times, peaks)]
+            cells.append(f"{name} {rate:.1f}" + (f" ({100 * statistics.median(shares):.0f} %)" if shares else ""))
+    if peaks:
+        cells.insert(0, f"peak {statistics.median(peaks) / 1e6:.1f}")
+    print(f"| {label} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main():
