@@ -11,7 +11,7 @@ use super::factor::Factor;
 use super::float::mul_add;
 use super::isa::{Isa, Machine, stamped_for_pairs};
 use super::kernels::{ByColumns, ByRows, LANES, Left, MAX_KEYS, ROWS, Right, STRIDE, Start, panels};
-use super::transpose::TOGETHER;
+use super::transpose::{TOGETHER, transpose_block};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64 as x86;
 
@@ -122,6 +122,30 @@ fn neighbours<M: Machine>(from: &[f32; 2 * LANES]) -> [Pair; LANES] {
 }
 
 stamped_for_pairs! {
+    /// Pairs of neighbours, side by side: [`Factor::side_by_side`].
+    fn pair_transpose(rows: &[&[f32]], factor: f32, width: usize, to: &mut [Pair]) = pair_transpose_body
+}
+
+#[inline(always)]
+fn pair_transpose_body<M: Machine>(rows: &[&[f32]], factor: f32, width: usize, to: &mut [Pair]) {
+    const TERMS: usize = 2 * LANES;
+    let length = rows[0].len();
+    for (first, to) in (0..length).step_by(TERMS).zip(to.chunks_mut(LANES * width)) {
+        let count = TERMS.min(length - first);
+        let mut block = [[Pair::default(); LANES]; TOGETHER];
+        for (pairs, row) in block.iter_mut().zip(rows) {
+            let mut terms = [0.0; TERMS];
+            terms[..count].copy_from_slice(&row[first..first + count]);
+            for term in &mut terms {
+                *term *= factor;
+            }
+            *pairs = neighbours::<M>(&terms);
+        }
+        transpose_block::<Pair, M>(&block, count.div_ceil(2), width, to);
+    }
+}
+
+stamped_for_pairs! {
     /// Pairs of what stands below one another: `to[r, c] ← (s[2r, c], s[2r + 1, c])` for the first `n` columns of a strip.
     fn pair_rows(s: &[f32], n: usize, to: &mut [Pair]) = pair_rows_body
 }
@@ -166,13 +190,8 @@ impl Factor for Pair {
     const DEPTH: usize = 2;
     const STRIDE: usize = MAX_KEYS / 2 + LANES;
 
-    fn side_by_side(_: Isa, rows: &[&[f32]], factor: f32, width: usize, to: &mut [Self]) {
-        for (at, lanes) in to.chunks_mut(width).take(rows[0].len().div_ceil(2)).enumerate() {
-            for (r, to) in lanes.iter_mut().take(TOGETHER).enumerate() {
-                let term = |at: usize| rows.get(r).and_then(|row| row.get(at)).map_or(0.0, |x| factor * x);
-                *to = Self::new(term(2 * at), term(2 * at + 1));
-            }
-        }
+    fn side_by_side(isa: Isa, rows: &[&[f32]], factor: f32, width: usize, to: &mut [Self]) {
+        pair_transpose(isa, rows, factor, width, to);
     }
 
     fn below_one_another(rows: &[&[f32]], to: &mut [Self]) {

@@ -5,6 +5,7 @@
 
 use super::float::Float;
 use super::isa::{Machine, stamped};
+use super::kernels::LANES;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64 as x86;
 
@@ -39,29 +40,72 @@ fn element_by_element<A: Float>(rows: &[&[A]], columns: std::ops::Range<usize>, 
     }
 }
 
-/// Eight columns from `at` on, in registers. Where rows are fewer than [`TOGETHER`] and `width` is too, a column's zeros spill into
-/// the next column, which is written next.
+/// Eight columns from `at` on, in registers.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn square<A: Float>(rows: &[&[A]], at: usize, factor: A, width: usize, to: &mut [A]) {
     assert!(size_of::<A>() == 4, "numbers of four bytes");
-    // SAFETY: who calls this has AVX; eight numbers are read from a row that has them, and written where there is room.
+    // SAFETY: who calls this has AVX; eight numbers are read from a row that has them.
     unsafe {
         let factor = x86::_mm256_broadcast_ss(&*(&raw const factor).cast());
         let mut block = [x86::_mm256_setzero_ps(); TOGETHER];
         for (to, row) in block.iter_mut().zip(rows) {
             *to = x86::_mm256_mul_ps(factor, x86::_mm256_loadu_ps(row[at..at + 8].as_ptr().cast()));
         }
-        for (column, lanes) in transposed(block).into_iter().enumerate() {
-            let to = &mut to[(at + column) * width..];
+        put_columns(block, TOGETHER, width, &mut to[at * width..]);
+    }
+}
+
+/// Writes the first `count` columns of a block of eight by eight, `width` apart. Where rows are fewer than [`TOGETHER`] and `width` is too, a
+/// column's zeros spill into the next column, which is written next.
+///
+/// # Safety
+/// The machine has AVX.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn put_columns<E: Copy + Default>(block: [x86::__m256; TOGETHER], count: usize, width: usize, to: &mut [E]) {
+    assert!(size_of::<E>() == 4, "elements of four bytes");
+    // SAFETY: the machine has AVX, says the caller; and eight elements are written where there is room for them.
+    unsafe {
+        for (column, lanes) in transposed(block).into_iter().enumerate().take(count) {
+            let to = &mut to[column * width..];
             if to.len() >= 8 {
                 x86::_mm256_storeu_ps(to.as_mut_ptr().cast(), lanes);
             } else {
-                let mut last = [A::zero(); 8];
+                let mut last = [E::default(); 8];
                 x86::_mm256_storeu_ps(last.as_mut_ptr().cast(), lanes);
                 to.copy_from_slice(&last[..to.len()]);
             }
         }
+    }
+}
+
+/// `to[at · width + r] ← block[r][at]` for the first `count` elements, of four bytes, of each row; what rows there are beyond
+/// `width` are zeros, and not written to stay.
+#[inline(always)]
+pub(super) fn transpose_block<E: Copy + Default, M: Machine>(
+    block: &[[E; LANES]; TOGETHER],
+    count: usize,
+    width: usize,
+    to: &mut [E],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if const { M::WIDENS && size_of::<E>() == 4 } {
+        for at in (0..count).step_by(TOGETHER) {
+            // SAFETY: such a machine has AVX, and a row has eight elements of four bytes from `at` on.
+            unsafe {
+                let mut square = [x86::_mm256_setzero_ps(); TOGETHER];
+                for (to, row) in square.iter_mut().zip(block) {
+                    *to = x86::_mm256_loadu_ps(row.as_ptr().add(at).cast());
+                }
+                put_columns(square, count - at, width, &mut to[at * width..]);
+            }
+        }
+        return;
+    }
+    for at in 0..count {
+        let lanes = to[at * width..].iter_mut().take(width.min(TOGETHER));
+        lanes.zip(block).for_each(|(to, row)| *to = row[at]);
     }
 }
 
