@@ -12,9 +12,10 @@ use super::float::{Float, Stored};
 use super::gather::{Gathering, Pages, Part};
 use super::meeting::{KeyGradients, KeySide, Meeting, QuerySide};
 use super::scores::Problem;
+use super::spare::Spare;
 use super::split;
 use super::tile::Tile;
-use ndarray::{Array3, ArrayViewMut2};
+use ndarray::{Array3, ArrayViewMut2, ArrayViewMut4};
 use num_traits::{One, Zero};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -50,23 +51,25 @@ pub(super) fn run<T: Stored, F: Factor<Sum = T::Accum>>(
     let context = Context { problem: *problem, saved, d: &d };
     let sizes = method.backward_tiles::<F>(spec);
     // Keys of no sequence have no gradient.
-    d_k.fill(T::default());
-    d_v.fill(T::default());
+    clear(&mut d_k);
+    clear(&mut d_v);
     let mut pages = Pages::new(spec);
     let mut query_outputs = split::query_tiles(spec, sizes.q, d_q);
     let mut key_outputs = [&mut d_k, &mut d_v].map(|to| split::key_tiles(spec, sizes.k, to.view_mut()));
     let heads: Vec<_> = (0..spec.batch).flat_map(|b| (0..spec.kv_heads).map(move |hk| [b, hk])).collect();
-    let mut rest = &heads[..];
+    let (memory, mut rest) = (Memory::<F>::default(), &heads[..]);
     while !rest.is_empty() {
         let (now, later) = rest.split_at(wave::<T::Accum>(spec, rest));
-        let mut heads: Vec<_> = now.iter().map(|at| Head::new(spec, *at, sizes.k)).collect();
+        let mut heads: Vec<_> = now.par_iter().map(|at| Head::new(spec, *at, sizes.k, &memory.tiles)).collect();
         for turn in 0..spec.q_heads / spec.kv_heads {
-            meet_queries::<T, F>(&context, sizes, &mut heads, turn, &mut query_outputs);
+            meet_queries::<T, F>(&context, sizes, &memory, &mut heads, turn, &mut query_outputs);
         }
         match (&mut pages, &mut key_outputs) {
             (Some(pages), _) => heads.iter().for_each(|head| pages.add(spec, [head.b, head.hk], &head.keys)),
             (None, [d_k, d_v]) => store_keys(problem, &heads, d_k, d_v),
         }
+        let used = heads.into_iter().flat_map(|head| head.keys).flat_map(|keys| [keys.d_k, keys.d_v]);
+        memory.tiles.give(used);
         rest = later;
     }
     if let Some(pages) = pages {
@@ -81,6 +84,35 @@ pub(super) fn run<T: Stored, F: Factor<Sum = T::Accum>>(
             d_sink[h] = context.sink_gradient(h);
         }
     }
+}
+
+/// Zeros, by all threads: most of it is memory that nobody has written to yet.
+fn clear<T: Stored>(to: &mut ArrayViewMut4<'_, T>) {
+    match to.as_slice_mut() {
+        Some(to) => to.par_chunks_mut(1 << 16).for_each(|to| to.fill(T::default())),
+        None => to.fill(T::default()),
+    }
+}
+
+/// What is used again from wave to wave.
+struct Memory<F: Factor> {
+    /// Sums of any kind.
+    tiles: Spare<Tile<F::Sum>>,
+    queries: Spare<QuerySide<F>>,
+    meetings: Spare<(KeySide<F>, Meeting<F>)>,
+}
+
+impl<F: Factor> Default for Memory<F> {
+    fn default() -> Self {
+        Self { tiles: Spare::default(), queries: Spare::default(), meetings: Spare::default() }
+    }
+}
+
+/// Zeros, in spare memory.
+fn zeros<A: Float>(spare: &Spare<Tile<A>>, rows: usize, columns: usize) -> Tile<A> {
+    let mut tile = spare.take(Tile::default);
+    tile.reset(rows, columns);
+    tile
 }
 
 /// How many key/value heads fit the budget together, at least one.
@@ -135,10 +167,10 @@ struct Head<A> {
 }
 
 impl<A: Float> Head<A> {
-    fn new(spec: &AttentionSpec, [b, hk]: [usize; 2], tile: usize) -> Self {
+    fn new(spec: &AttentionSpec, [b, hk]: [usize; 2], tile: usize, spare: &Spare<Tile<A>>) -> Self {
         let gradients = |keys: Range<usize>| KeyGradients {
-            d_k: Tile::zeros(keys.len(), spec.head_dim),
-            d_v: Tile::zeros(keys.len(), spec.value_dim),
+            d_k: zeros(spare, keys.len(), spec.head_dim),
+            d_v: zeros(spare, keys.len(), spec.value_dim),
             keys,
         };
         Self { b, hk, keys: tiles(0..spec.kv_len(b), tile).map(gradients).collect() }
@@ -157,6 +189,7 @@ struct Queries<F: Factor> {
 fn meet_queries<T: Stored, F: Factor<Sum = T::Accum>>(
     context: &Context<'_, '_, '_, T>,
     sizes: Tiles,
+    memory: &Memory<F>,
     heads: &mut [Head<T::Accum>],
     turn: usize,
     outputs: &mut [Vec<ArrayViewMut2<'_, T>>],
@@ -165,9 +198,13 @@ fn meet_queries<T: Stored, F: Factor<Sum = T::Accum>>(
     let load = |head: &Head<T::Accum>| {
         let (b, h) = (head.b, head.hk * (spec.q_heads / spec.kv_heads) + turn);
         let rows: Vec<_> = tiles(0..spec.q_len(b), sizes.q).collect();
-        let sums = rows.iter().map(|rows| Tile::zeros(rows.len(), spec.head_dim)).collect();
-        let tiles = rows.into_par_iter().map(|rows| QuerySide::pack(context, [b, h], rows)).collect();
-        Queries { b, h, tiles, d_q: Gathering::new(sums) }
+        let sums = rows.iter().map(|rows| zeros(&memory.tiles, rows.len(), spec.head_dim)).collect();
+        let pack = |rows| {
+            let mut tile = memory.queries.take(QuerySide::default);
+            memory.tiles.lend(Tile::default, |scratch| tile.load(context, [b, h], rows, scratch));
+            tile
+        };
+        Queries { b, h, tiles: rows.into_par_iter().map(pack).collect(), d_q: Gathering::new(sums) }
     };
     let queries: Vec<Queries<F>> = heads.par_iter().map(load).collect();
     let chunk = (CHUNK / sizes.k).max(1);
@@ -176,17 +213,16 @@ fn meet_queries<T: Stored, F: Factor<Sum = T::Accum>>(
         .zip(&queries)
         .flat_map(|(head, queries)| head.keys.chunks_mut(chunk).enumerate().map(move |(at, keys)| (queries, at, keys)));
     // In this order: what a chunk adds to dQ then waits for few others.
-    tasks.par_bridge().for_each_init(
-        || (KeySide::default(), Meeting::new(problem)),
-        |(side, meeting), (queries, at, keys)| {
-            let part = meet_chunk(problem, sizes.q, queries, keys, side, meeting);
-            queries.d_q.add(at, part);
-        },
-    );
-    for Queries { b, h, d_q, .. } in queries {
+    tasks.par_bridge().for_each(|(queries, at, keys)| {
+        let part = meet_chunk(problem, sizes.q, memory, queries, keys);
+        memory.tiles.give(queries.d_q.add(at, part));
+    });
+    for Queries { b, h, tiles, d_q } in queries {
         let outputs = std::mem::take(&mut outputs[b * spec.q_heads + h]);
         let sums = d_q.into_sums();
         outputs.into_par_iter().zip(&sums).for_each(|(to, sum)| sum.store(0, problem.scale, to));
+        memory.tiles.give(sums);
+        memory.queries.give(tiles);
     }
 }
 
@@ -194,10 +230,9 @@ fn meet_queries<T: Stored, F: Factor<Sum = T::Accum>>(
 fn meet_chunk<T: Stored, F: Factor<Sum = T::Accum>>(
     problem: &Problem<'_, '_, T>,
     tile: usize,
+    memory: &Memory<F>,
     queries: &Queries<F>,
     chunk: &mut [KeyGradients<T::Accum>],
-    side: &mut KeySide<F>,
-    meeting: &mut Meeting<F>,
 ) -> Part<T::Accum> {
     let (spec, b, h) = (problem.spec, queries.b, queries.h);
     let seen_by = |keys: Range<usize>| {
@@ -206,8 +241,9 @@ fn meet_chunk<T: Stored, F: Factor<Sum = T::Accum>>(
     };
     let (start, end) = (chunk.first().map_or(0, |tile| tile.keys.start), chunk.last().map_or(0, |tile| tile.keys.end));
     let all = seen_by(start..end);
-    let zeros = |at: usize| Tile::zeros(queries.tiles[at].rows.len(), spec.head_dim);
+    let zeros = |at: usize| zeros(&memory.tiles, queries.tiles[at].rows.len(), spec.head_dim);
     let mut part = Part { first: all.start, tiles: all.map(zeros).collect() };
+    let (mut side, mut meeting) = memory.meetings.take(|| (KeySide::default(), Meeting::new(problem)));
     for gradients in chunk {
         let keys = gradients.keys.clone();
         let visible =
@@ -218,9 +254,10 @@ fn meet_chunk<T: Stored, F: Factor<Sum = T::Accum>>(
         }
         for at in tiles {
             let d_q = &mut part.tiles[at - part.first];
-            meeting.meet(problem, [b, h], &queries.tiles[at], side, d_q, gradients);
+            meeting.meet(problem, [b, h], &queries.tiles[at], &side, d_q, gradients);
         }
     }
+    memory.meetings.give([(side, meeting)]);
     part
 }
 

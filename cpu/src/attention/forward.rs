@@ -6,6 +6,7 @@ use super::float::{Float, Stored, ln};
 use super::kernels::{self, Left, ROWS, Running, STRIDE, Start};
 use super::panels::{Aligned, Panels, Strips};
 use super::scores::{Problem, add_scaled};
+use super::spare::Spare;
 use super::split::{self, QueryTask};
 use super::strip::{Columns, Scaling, Strip};
 use super::tile::{self, Tile};
@@ -57,30 +58,33 @@ pub(super) fn run<T: Stored, F: Factor<Sum = T::Accum>>(
     let lse = split::query_pieces(spec, sizes.q, out.lse.insert_axis(Axis(3)));
     let jobs: Vec<Job<'_, '_, T>> = tasks.iter().zip(o).zip(lse).map(|((task, o), lse)| (task, o, lse)).collect();
     let (direct, mut packed): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|(task, ..)| task.direct);
+    let spare = Spare::default();
     direct.into_par_iter().for_each(|(task, o, lse)| {
         let splits = key_splits(method, spec, task).into_par_iter();
-        store(merge(splits.map(|keys| decode::attend(problem, task, keys)).collect()).as_ref(), task, o, lse);
+        let attend = |keys| spare.lend(decode::Worker::default, |worker| worker.attend(problem, task, keys));
+        store(merge(splits.map(attend).collect()).as_ref(), task, o, lse);
     });
-    let mut tiles = Vec::new();
+    let (spare, mut tiles) = (Spare::default(), Vec::new());
     while !packed.is_empty() {
         let (heads, count) = wave(spec, &packed, size_of::<F>() / F::DEPTH);
         let mut jobs: Vec<_> = packed.drain(..count).collect();
         pack(problem, &heads, sizes.k, &mut tiles);
         // Longest first: the last to finish is a short one.
         jobs.sort_by_key(|(task, ..)| std::cmp::Reverse(work(spec, task)));
-        jobs.into_iter().par_bridge().for_each_init(Worker::<F>::default, |worker, (task, o, lse)| {
+        jobs.into_iter().par_bridge().for_each(|(task, o, lse)| {
             let head = [task.b, spec.kv_head(task.heads.start)];
             let own = heads.iter().position(|at| *at == head).map_or(&[][..], |at| &tiles[at]);
             match key_splits(method, spec, task) {
-                splits if splits.len() == 1 => {
+                splits if splits.len() == 1 => spare.lend(Worker::<F>::default, |worker| {
                     worker.attend(problem, task, splits[0].clone(), own);
                     store(Some(&worker.online), task, o, lse);
-                }
+                }),
                 splits => {
                     let attend = |keys| {
-                        let mut worker = Worker::<F>::default();
-                        worker.attend(problem, task, keys, own);
-                        worker.online
+                        spare.lend(Worker::<F>::default, |worker| {
+                            worker.attend(problem, task, keys, own);
+                            std::mem::take(&mut worker.online)
+                        })
                     };
                     store(merge(splits.into_par_iter().map(attend).collect()).as_ref(), task, o, lse);
                 }

@@ -33,8 +33,9 @@ impl<A: Float> Gathering<A> {
         Self(Mutex::new(Sums { tiles, next: 0, early: BTreeMap::new() }))
     }
 
-    /// Adds part number `at`; every number from 0 on comes once.
-    pub(super) fn add(&self, at: usize, part: Part<A>) {
+    /// Adds part number `at`; every number from 0 on comes once. Returns the tiles of the parts whose turn has come.
+    pub(super) fn add(&self, at: usize, part: Part<A>) -> Vec<Tile<A>> {
+        let mut spent = Vec::new();
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let sums = &mut *guard;
         sums.early.insert(at, part);
@@ -43,7 +44,9 @@ impl<A: Float> Gathering<A> {
             for (sum, part) in sums.tiles[part.first..].iter_mut().zip(&part.tiles) {
                 sum.add(part);
             }
+            spent.extend(part.tiles);
         }
+        spent
     }
 
     /// The sums, once all parts have come.

@@ -55,7 +55,7 @@ pub(super) struct KeyGradients<A> {
 }
 
 /// One query tile of one head, packed for four products.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct QuerySide<F: Factor> {
     pub(super) rows: Range<usize>,
     q_strips: Strips<F>,
@@ -70,30 +70,33 @@ pub(super) struct QuerySide<F: Factor> {
 }
 
 impl<F: Factor> QuerySide<F> {
-    pub(super) fn pack<T: Stored<Accum = F::Sum>>(
+    /// Packs another tile, keeping the memory.
+    pub(super) fn load<T: Stored<Accum = F::Sum>>(
+        &mut self,
         context: &Context<'_, '_, '_, T>,
         [b, h]: [usize; 2],
         rows: Range<usize>,
-    ) -> Self {
-        let (problem, mut scratch) = (&context.problem, Tile::default());
+        scratch: &mut Tile<F::Sum>,
+    ) {
+        let problem = &context.problem;
         let (spec, isa) = (problem.spec, problem.isa);
-        let (mut q_strips, mut d_o_strips) = (Strips::<F>::default(), Strips::<F>::default());
-        let (mut q, mut d_o) = (Panels::<F>::default(), Panels::<F>::default());
-        let matrix = tile::queries(spec, problem.inputs.q, [b, h], &rows).matrix(isa, &mut scratch);
-        q_strips.pack(isa, &matrix, problem.scaling::<F>().queries);
-        q.pack(isa, &matrix);
+        let matrix = tile::queries(spec, problem.inputs.q, [b, h], &rows).matrix(isa, scratch);
+        self.q_strips.pack(isa, &matrix, problem.scaling::<F>().queries);
+        self.q.pack(isa, &matrix);
         let q_finite = matrix.finite(isa);
-        let matrix = tile::queries(spec, context.saved.d_o, [b, h], &rows).matrix(isa, &mut scratch);
-        d_o_strips.pack(isa, &matrix, F::Sum::one());
-        d_o.pack(isa, &matrix);
-        let finite = [q_finite, matrix.finite(isa)];
+        let matrix = tile::queries(spec, context.saved.d_o, [b, h], &rows).matrix(isa, scratch);
+        self.d_o_strips.pack(isa, &matrix, F::Sum::one());
+        self.d_o.pack(isa, &matrix);
+        self.finite = [q_finite, matrix.finite(isa)];
         let at = |i: usize| {
             let (slot, row) = problem.spec.query_slot(b, i);
             [slot, h, row]
         };
-        let lse = rows.clone().map(|i| context.saved.lse[at(i)] * F::Sum::LOG2_E).collect();
-        let d = rows.clone().map(|i| context.d[at(i)]).collect();
-        Self { rows, q_strips, d_o_strips, q, d_o, finite, lse, d }
+        self.lse.clear();
+        self.lse.extend(rows.clone().map(|i| context.saved.lse[at(i)] * F::Sum::LOG2_E));
+        self.d.clear();
+        self.d.extend(rows.clone().map(|i| context.d[at(i)]));
+        self.rows = rows;
     }
 }
 

@@ -35,6 +35,7 @@ mod pairs;
 mod panels;
 mod rows;
 mod scores;
+mod spare;
 mod split;
 mod standard;
 mod strip;
