@@ -212,7 +212,7 @@ fn weigh_at<A: Float, B: Widen<A>, V: Line<A>, M: Machine, const R: usize, const
             sums[r][c] = match start {
                 Start::Zero => V::all(A::zero()),
                 Start::Sum => before(),
-                Start::Scaled(factors) => V::product::<M>(V::all(factors[r]), before()),
+                Start::Scaled(factors) => V::product(V::all(factors[r]), before()),
             };
         }
     }

@@ -26,7 +26,7 @@ pub(crate) trait Line<A>: Copy {
     unsafe fn store(self, to: *mut A);
 
     /// `x ∘ y`.
-    fn product<M: Machine>(x: Self, y: Self) -> Self;
+    fn product(x: Self, y: Self) -> Self;
 
     /// `self + x ∘ y`.
     fn add_product<M: Machine>(self, x: Self, y: Self) -> Self;
@@ -57,7 +57,7 @@ impl<A: Float, const L: usize> Line<A> for [A; L] {
     }
 
     #[inline(always)]
-    fn product<M: Machine>(x: Self, y: Self) -> Self {
+    fn product(x: Self, y: Self) -> Self {
         std::array::from_fn(|lane| x[lane] * y[lane])
     }
 
@@ -121,7 +121,7 @@ macro_rules! registers {
             }
 
             #[inline(always)]
-            fn product<M: Machine>(x: Self, y: Self) -> Self {
+            fn product(x: Self, y: Self) -> Self {
                 let mut products = x;
                 for n in 0..$count {
                     products[n] = unsafe { x86::$mul(x[n], y[n]) };
