@@ -19,7 +19,7 @@ use tilewright_conformance::attention::in_process::InProcess;
 use tilewright_conformance::attention::wire::{Shapes, from_json};
 use tilewright_conformance::attention::{Profile, Request, Subject};
 use tilewright_conformance::{Tensor, Tensors};
-use tilewright_cpu::CpuAttention;
+use tilewright_cpu::{Bf16Products, CpuAttention};
 
 /// What to do wrong, `FAULT=NUMBER`, and at which request (from 1) for those that strike once.
 struct Mode {
@@ -32,8 +32,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (fault, number) = argument.split_once('=').unwrap_or((&argument, "1"));
     let mode = Mode { fault: fault.into(), number: number.parse()? };
     let formats = [Format::F32, Format::F64, Format::F16, Format::BF16];
-    let mut subject = InProcess::new(CpuAttention::default(), Profile::new("echo", "1.0", &formats));
-    let tile = CpuAttention::default().contract(Format::F32).tile;
+    // What it declares is that nothing is rounded on the way: so not the products that some machines have for `bf16`.
+    let method = CpuAttention::default().with_bf16_products(Bf16Products::Widened);
+    let tile = method.contract(Format::F32).tile;
+    let mut subject = InProcess::new(method, Profile::new("echo", "1.0", &formats));
     let contract: BTreeMap<&str, Value> =
         formats.iter().map(|format| (format.name, json!({"tile": tile, "exp_error": 8}))).collect();
     let names: Vec<&str> = formats.iter().map(|format| format.name).collect();
