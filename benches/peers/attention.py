@@ -6,10 +6,12 @@
 
 Needs numpy and the peers' packages, in this interpreter or in one named by `--python PEER=PATH` (a peer that is not there is
 left out, and said so), and builds the Rust side with cargo. GGML_LIBRARIES names the folder of ggml's libggml-base.so and
-libggml-cpu.so; its queries and results are f32 whatever its keys and values are. In every round each peer runs a case in turn, and so does a loop of
-multiply-adds that never leave the registers: a share is of that loop's rate in the same round. Times are CPU time with one
-thread, which other programs change little, and wall time with more; each round takes the median of its repetitions, and the
-table the median of the rounds. Useful operations are counted: 4·H·N·M·d forward, 2.5 times as much backward, half if causal.
+libggml-cpu.so; its queries and results are f32 whatever its keys and values are.
+
+In every round each peer runs a case in turn, and so does a loop of multiply-adds that never leave the registers: a share is of
+that loop's rate in the same round. Times are CPU time with one thread, which other programs change little, and wall time with
+more; each round takes the median of its repetitions, and the table the median of the rounds. Useful operations are counted:
+4·H·N·M·d forward, 2.5 times as much backward, half if causal.
 """
 
 import argparse

@@ -95,17 +95,12 @@ fn clear<T: Stored>(to: &mut ArrayViewMut4<'_, T>) {
 }
 
 /// What is used again from wave to wave.
+#[derive(Default)]
 struct Memory<F: Factor> {
     /// Sums of any kind.
     tiles: Spare<Tile<F::Sum>>,
     queries: Spare<QuerySide<F>>,
     meetings: Spare<(KeySide<F>, Meeting<F>)>,
-}
-
-impl<F: Factor> Default for Memory<F> {
-    fn default() -> Self {
-        Self { tiles: Spare::default(), queries: Spare::default(), meetings: Spare::default() }
-    }
 }
 
 /// Zeros, in spare memory.

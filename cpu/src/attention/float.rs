@@ -203,13 +203,13 @@ impl Widen<f32> for tilewright_scalar::f16 {
     fn widen_all<M: Machine, const N: usize>(from: &[Self; N]) -> [f32; N] {
         #[cfg(target_arch = "x86_64")]
         if const { M::VECTOR == 64 && N.is_multiple_of(16) } {
-            // SAFETY: such a machine has the instruction.
-            return by_sixteens(from, |bits| unsafe { x86::_mm512_cvtph_ps(bits) });
+            // SAFETY: such a machine has the instruction, and sixteen numbers lie there.
+            return by_registers(from, |at| unsafe { x86::_mm512_cvtph_ps(x86::_mm256_loadu_si256(at.cast())) });
         }
         #[cfg(target_arch = "x86_64")]
         if const { M::WIDENS && N.is_multiple_of(8) } {
-            // SAFETY: such a machine has the instruction.
-            return by_eights(from, |bits| unsafe { x86::_mm256_cvtph_ps(bits) });
+            // SAFETY: such a machine has the instruction, and eight numbers lie there.
+            return by_registers(from, |at| unsafe { x86::_mm256_cvtph_ps(x86::_mm_loadu_si128(at.cast())) });
         }
         std::array::from_fn(|lane| from[lane].widen())
     }
@@ -225,52 +225,35 @@ impl Widen<f32> for tilewright_scalar::bf16 {
     fn widen_all<M: Machine, const N: usize>(from: &[Self; N]) -> [f32; N] {
         #[cfg(target_arch = "x86_64")]
         if const { M::VECTOR == 64 && N.is_multiple_of(16) } {
-            let widen = |bits| {
-                // SAFETY: such a machine has the instructions.
-                unsafe { x86::_mm512_castsi512_ps(x86::_mm512_slli_epi32::<16>(x86::_mm512_cvtepu16_epi32(bits))) }
-            };
-            return by_sixteens(from, widen);
+            // SAFETY: such a machine has the instructions, and sixteen numbers lie there.
+            return by_registers(from, |at| unsafe {
+                let bits = x86::_mm512_cvtepu16_epi32(x86::_mm256_loadu_si256(at.cast()));
+                x86::_mm512_castsi512_ps(x86::_mm512_slli_epi32::<16>(bits))
+            });
         }
         #[cfg(target_arch = "x86_64")]
         if const { M::WIDENS && N.is_multiple_of(8) } {
-            let widen = |bits| {
-                // SAFETY: such a machine has the instructions.
-                unsafe { x86::_mm256_castsi256_ps(x86::_mm256_slli_epi32::<16>(x86::_mm256_cvtepu16_epi32(bits))) }
-            };
-            return by_eights(from, widen);
+            // SAFETY: such a machine has the instructions, and eight numbers lie there.
+            return by_registers(from, |at| unsafe {
+                let bits = x86::_mm256_cvtepu16_epi32(x86::_mm_loadu_si128(at.cast()));
+                x86::_mm256_castsi256_ps(x86::_mm256_slli_epi32::<16>(bits))
+            });
         }
         std::array::from_fn(|lane| from[lane].widen())
     }
 }
 
-/// Eight 16-bit numbers at a time. What loops say of 16-bit numbers does not become vectors beside other arithmetic.
+/// As many 16-bit numbers at a time as `widen` makes a register `R` of, from where they lie. What loops say of 16-bit numbers does not
+/// become vectors beside other arithmetic.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn by_eights<T, const N: usize>(from: &[T; N], widen: impl Fn(x86::__m128i) -> x86::__m256) -> [f32; N] {
-    assert!(size_of::<T>() == 2 && N.is_multiple_of(8), "not eights of 16-bit numbers");
+fn by_registers<T, R, const N: usize>(from: &[T; N], widen: impl Fn(*const T) -> R) -> [f32; N] {
+    let lanes = size_of::<R>() / size_of::<f32>();
+    assert!(size_of::<T>() == 2 && N.is_multiple_of(lanes), "not whole registers of 16-bit numbers");
     let mut to = [0.0; N];
-    for at in (0..N).step_by(8) {
-        // SAFETY: both arrays have eight elements from `at` on, of two bytes and of four.
-        unsafe {
-            let eight = widen(x86::_mm_loadu_si128(from.as_ptr().add(at).cast()));
-            x86::_mm256_storeu_ps(to.as_mut_ptr().add(at), eight);
-        }
-    }
-    to
-}
-
-/// The same, sixteen at a time.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn by_sixteens<T, const N: usize>(from: &[T; N], widen: impl Fn(x86::__m256i) -> x86::__m512) -> [f32; N] {
-    assert!(size_of::<T>() == 2 && N.is_multiple_of(16), "not sixteens of 16-bit numbers");
-    let mut to = [0.0; N];
-    for at in (0..N).step_by(16) {
-        // SAFETY: both arrays have sixteen elements from `at` on, of two bytes and of four.
-        unsafe {
-            let sixteen = widen(x86::_mm256_loadu_si256(from.as_ptr().add(at).cast()));
-            x86::_mm512_storeu_ps(to.as_mut_ptr().add(at), sixteen);
-        }
+    for at in (0..N).step_by(lanes) {
+        // SAFETY: both arrays have a register's numbers from `at` on, of two bytes and of four.
+        unsafe { to.as_mut_ptr().add(at).cast::<R>().write_unaligned(widen(from.as_ptr().add(at))) };
     }
     to
 }

@@ -56,8 +56,8 @@ fn square<A: Float>(rows: &[&[A]], at: usize, factor: A, width: usize, to: &mut 
     }
 }
 
-/// Writes the first `count` columns of a block of eight by eight, `width` apart. Where rows are fewer than [`TOGETHER`] and `width` is too, a
-/// column's zeros spill into the next column, which is written next.
+/// Writes the first `count` columns of a block of eight by eight, `width` apart. Where rows are fewer than [`TOGETHER`] and
+/// `width` is too, a column's zeros spill into the next column, which is written next.
 ///
 /// # Safety
 /// The machine has AVX.
