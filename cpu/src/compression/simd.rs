@@ -2,13 +2,13 @@
 //!
 //! A [`Kernel`] is written once, in portable Rust over blocks of [`BLOCK`] numbers, and compiled once for each level. Rust
 //! neither contracts nor reassociates floating-point arithmetic, so every compilation gives the same bits. Only one
-//! operation is spelled out in intrinsics, because compilers miss it: [`Mask::above`].
+//! operation is spelled out in intrinsics, because compilers miss it: [`Mask::bits_above`].
 
 // What is inlined into a function compiled for AVX is compiled for AVX, and nothing else is.
 #![allow(clippy::inline_always)]
 
 use tilewright_compression::CompressionError;
-use tilewright_compression::key::magnitude;
+use tilewright_compression::key::NAN;
 
 /// Numbers in a block: as many as a mask has bits.
 pub(super) const BLOCK: usize = 64;
@@ -45,9 +45,28 @@ pub(super) trait Kernel {
 
 /// The operation that differs between levels.
 pub(super) trait Mask: Copy {
-    /// Bit `j` says whether the magnitude of `block[j]` is greater than `limit`, which is less than 2³¹.
-    fn above(self, block: &[f32; BLOCK], limit: u32) -> u64;
+    /// Bit `j` says whether the [magnitude](tilewright_compression::key::magnitude) of `block[j]` is greater than `limit`.
+    #[inline(always)]
+    fn above(self, block: &[f32; BLOCK], limit: u32) -> u64 {
+        self.bits_above(block, limit_of_bits(limit))
+    }
+
+    /// Bit `j` says whether the bits of `|block[j]|`, as an integer, are greater than `limit`.
+    fn bits_above(self, block: &[f32; BLOCK], limit: i32) -> u64;
 }
+
+/// The limit that the bits of `|x|` exceed just where the magnitude of `x` exceeds `limit`. The two differ in NaNs only,
+/// which all have one magnitude and many bits: those are told apart from infinity by every limit less than [`NAN`], and
+/// by none above.
+#[inline(always)]
+fn limit_of_bits(limit: u32) -> i32 {
+    const INFINITY: u32 = f32::INFINITY.to_bits();
+    let limit = if limit < NAN { limit.min(INFINITY) } else { MAGNITUDE };
+    limit as i32
+}
+
+/// All bits of a number but its sign.
+const MAGNITUDE: u32 = i32::MAX as u32;
 
 impl Level {
     /// # Errors
@@ -119,9 +138,9 @@ pub(super) struct Portable;
 
 impl Mask for Portable {
     #[inline(always)]
-    fn above(self, block: &[f32; BLOCK], limit: u32) -> u64 {
-        // Baseline x86-64 compares signed integers only; magnitudes and limits are less than 2³¹.
-        let is_above = |x: f32| magnitude(x) as i32 > limit as i32;
+    fn bits_above(self, block: &[f32; BLOCK], limit: i32) -> u64 {
+        // Signed integers, since baseline x86-64 compares no others.
+        let is_above = |x: f32| (x.to_bits() & MAGNITUDE) as i32 > limit;
         // This fold vectorises; most blocks end here.
         if !block.iter().fold(false, |any, x| any | is_above(*x)) {
             return 0;
@@ -138,9 +157,9 @@ pub(super) struct Avx2(());
 #[cfg(target_arch = "x86_64")]
 impl Mask for Avx2 {
     #[inline(always)]
-    fn above(self, block: &[f32; BLOCK], limit: u32) -> u64 {
+    fn bits_above(self, block: &[f32; BLOCK], limit: i32) -> u64 {
         // SAFETY: the token was made where the feature was detected.
-        unsafe { x86::above_avx2(block, limit) }
+        unsafe { x86::bits_above_avx2(block, limit) }
     }
 }
 
@@ -152,22 +171,19 @@ pub(super) struct Avx512(());
 #[cfg(target_arch = "x86_64")]
 impl Mask for Avx512 {
     #[inline(always)]
-    fn above(self, block: &[f32; BLOCK], limit: u32) -> u64 {
+    fn bits_above(self, block: &[f32; BLOCK], limit: i32) -> u64 {
         // SAFETY: the token was made where the feature was detected.
-        unsafe { x86::above_avx512(block, limit) }
+        unsafe { x86::bits_above_avx512(block, limit) }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Avx2, Avx512, BLOCK, Kernel};
+    use super::{Avx2, Avx512, BLOCK, Kernel, MAGNITUDE};
     use std::arch::x86_64::{
         _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_movemask_ps,
         _mm256_set1_epi32, _mm512_and_si512, _mm512_cmpgt_epi32_mask, _mm512_loadu_si512, _mm512_set1_epi32,
     };
-
-    /// All bits but the sign.
-    const MAGNITUDE: i32 = i32::MAX;
 
     #[target_feature(enable = "avx2")]
     pub(super) fn with_avx2<K: Kernel>(kernel: K, token: Avx2) -> K::Output {
@@ -181,8 +197,8 @@ mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn above_avx2(block: &[f32; BLOCK], limit: u32) -> u64 {
-        let (magnitude, limit) = (_mm256_set1_epi32(MAGNITUDE), _mm256_set1_epi32(limit as i32));
+    pub(super) fn bits_above_avx2(block: &[f32; BLOCK], limit: i32) -> u64 {
+        let (magnitude, limit) = (_mm256_set1_epi32(MAGNITUDE as i32), _mm256_set1_epi32(limit));
         let mut bits = 0;
         for (r, lanes) in block.as_chunks::<8>().0.iter().enumerate() {
             // SAFETY: `lanes` is 32 readable bytes, and the load asks for no alignment.
@@ -195,8 +211,8 @@ mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn above_avx512(block: &[f32; BLOCK], limit: u32) -> u64 {
-        let (magnitude, limit) = (_mm512_set1_epi32(MAGNITUDE), _mm512_set1_epi32(limit as i32));
+    pub(super) fn bits_above_avx512(block: &[f32; BLOCK], limit: i32) -> u64 {
+        let (magnitude, limit) = (_mm512_set1_epi32(MAGNITUDE as i32), _mm512_set1_epi32(limit));
         let mut bits = 0;
         for (r, lanes) in block.as_chunks::<16>().0.iter().enumerate() {
             // SAFETY: `lanes` is 64 readable bytes, and the load asks for no alignment.
@@ -211,6 +227,7 @@ mod x86 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tilewright_compression::key::magnitude;
 
     struct Above<'a>(&'a [f32; BLOCK], u32);
 
@@ -224,12 +241,15 @@ mod tests {
     }
 
     proptest! {
-        /// Any bits at all: NaNs, infinities, both zeros, subnormals; limits that nothing and everything is above.
+        /// Any bits at all: NaNs, infinities, both zeros, subnormals; limits that nothing and everything is above, and
+        /// some among the bits of NaNs.
         #[test]
         fn masks_are_comparisons(
-            bits in prop::collection::vec(any::<u32>(), BLOCK),
+            bits in prop::collection::vec(prop_oneof![any::<u32>(), 0x7f7f_fff0..=u32::MAX >> 1], BLOCK),
             shift in 0u32..32,
-            limit in prop_oneof![0u32..1 << 31, Just(0), Just(i32::MAX as u32), Just(0x7f80_0000)],
+            limit in prop_oneof![
+                0..=MAGNITUDE, 0x7f80_0000..=MAGNITUDE, NAN - 1..=NAN, Just(0), Just(MAGNITUDE), Just(0x7f80_0000)
+            ],
         ) {
             let block: [f32; BLOCK] = std::array::from_fn(|j| f32::from_bits(bits[j] >> (shift * (j as u32 % 2))));
             let expected = (0..BLOCK).fold(0, |all, j| all | u64::from(magnitude(block[j]) > limit) << j);
