@@ -161,6 +161,8 @@ pub(super) struct Online<A> {
     lse: Vec<A>,
     /// Scores times this are exponents of 2.
     exponent: A,
+    /// Dropout's factors of a strip.
+    z: Aligned<A>,
 }
 
 impl<A: Float> Online<A> {
@@ -210,7 +212,8 @@ impl<A: Float> Online<A> {
         let (strip, isa) = (&self.strips[at], problem.isa);
         let rows = strip.lanes().len();
         let factors = kernels::online_softmax(isa, s, columns.width(), rows, self.exponent, &mut self.running[at]);
-        problem.drop_strip(strip, columns, s);
+        problem.dropout_strip(strip, columns, &mut self.z);
+        problem.drop_strip(strip, columns, &self.z, s);
         if !columns.partial || finite() {
             let unscaled = factors.iter().all(|factor| *factor == A::one());
             let mut start = if unscaled { Start::Sum } else { Start::Scaled(factors) };

@@ -194,7 +194,7 @@ pub(super) fn panels<F: Factor, M: Machine>(
                 _ => tile::<F, M, 4>(a, data, stride, k, c, c_stride, start),
             }
         }
-        column += panel;
+        (column, within) = (column + panel - within, 0);
     }
 }
 
@@ -448,47 +448,65 @@ fn add_distances_body<A: Float, M: Machine>(s: &mut [A], slope: A, distance: A) 
 }
 
 stamped! {
-    /// `x_c ← Z_c x_c` for columns from key `first` on, where `Z` is `keep` or 0 as the words of Philox4x32-10 under the
-    /// counter `[j / 4, i, h, b]` say: one below `threshold` drops its key.
-    pub(crate) fn drop<A: Float>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) = drop_body
+    /// `z_c ← Z_c` for columns from key `first` on: `keep` or 0, as the words of Philox4x32-10 under the counter
+    /// `[j / 4, i, h, b]` say: one below `threshold` drops its key.
+    pub(crate) fn dropout<A: Float>(z: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) = dropout_body
 }
 
 #[inline(always)]
-fn drop_body<A: Float, M: Machine>(x: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) {
-    const QUADS: usize = 16;
+fn dropout_body<A: Float, M: Machine>(z: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) {
+    let factors = match threshold.checked_sub(1) {
+        // A word is compared as it is, not in 64 bits.
+        Some(last) => (last as u32, keep),
+        None => return z.fill(keep),
+    };
+    // Two vectors of counters: four words of each are half of the registers.
+    if const { M::VECTOR == 64 } {
+        dropout_by::<A, 16>(z, first, at, key, factors);
+    } else {
+        dropout_by::<A, 8>(z, first, at, key, factors);
+    }
+}
+
+/// The same for `QUADS` counters at a time; a word up to `last` drops its key.
+#[inline(always)]
+fn dropout_by<A: Float, const QUADS: usize>(
+    z: &mut [A],
+    first: usize,
+    at: [u32; 3],
+    key: [u32; 2],
+    (last, keep): (u32, A),
+) {
     let (mut done, mut quad) = (0, first / 4);
-    while done < x.len() {
-        let words = philox::<QUADS>(quad as u32, at, key);
+    while done < z.len() {
+        let counters = philox::<QUADS>(quad as u32, at, key);
         // In the order of keys first, or the loop over keys would gather and scatter.
-        let mut z = [A::zero(); 4 * QUADS];
-        for lane in 0..QUADS {
-            for word in 0..4 {
-                z[4 * lane + word] = if u64::from(words[word][lane]) < threshold { A::zero() } else { keep };
-            }
-        }
-        let z = std::hint::black_box(z);
-        let skip = if done == 0 { first % 4 } else { 0 };
-        let count = (4 * QUADS - skip).min(x.len() - done);
-        for (x, z) in x[done..done + count].iter_mut().zip(&z[skip..]) {
-            *x = *z * *x;
+        let words: [[u32; 4]; QUADS] = std::array::from_fn(|lane| counters.each_ref().map(|word| word[lane] as u32));
+        let words = &words.as_flattened()[if done == 0 { first % 4 } else { 0 }..];
+        let count = words.len().min(z.len() - done);
+        for (z, word) in z[done..done + count].iter_mut().zip(words) {
+            *z = if *word > last { keep } else { A::zero() };
         }
         (done, quad) = (done + count, quad + QUADS);
     }
 }
 
-/// Philox4x32-10 for `N` consecutive first counters, a lane each.
+/// Philox4x32-10 for `N` consecutive first counters, a lane each. A word is the lower half of 64 bits, whose upper half means
+/// nothing: that is how vectors multiply 32-bit numbers to 64 bits, and no word has to be moved to where it is multiplied.
 #[inline(always)]
-fn philox<const N: usize>(first: u32, [i, h, b]: [u32; 3], key: [u32; 2]) -> [[u32; N]; 4] {
-    let mut counter = [std::array::from_fn(|lane| first.wrapping_add(lane as u32)), [i; N], [h; N], [b; N]];
+fn philox<const N: usize>(first: u32, [i, h, b]: [u32; 3], key: [u32; 2]) -> [[u64; N]; 4] {
+    const LOW: u64 = u32::MAX as u64;
+    let lanes = std::array::from_fn(|lane| u64::from(first.wrapping_add(lane as u32)));
+    let mut counter = [lanes, [i.into(); N], [h.into(); N], [b.into(); N]];
     let mut key = key;
     for _ in 0..10 {
         let mut next = [[0; N]; 4];
         for lane in 0..N {
-            let (x, y) = (u64::from(counter[0][lane]) * 0xD251_1F53, u64::from(counter[2][lane]) * 0xCD9E_8D57);
-            next[0][lane] = (y >> 32) as u32 ^ counter[1][lane] ^ key[0];
-            next[1][lane] = y as u32;
-            next[2][lane] = (x >> 32) as u32 ^ counter[3][lane] ^ key[1];
-            next[3][lane] = x as u32;
+            let (x, y) = ((counter[0][lane] & LOW) * 0xD251_1F53, (counter[2][lane] & LOW) * 0xCD9E_8D57);
+            next[0][lane] = (y >> 32) ^ counter[1][lane] ^ u64::from(key[0]);
+            next[1][lane] = y;
+            next[2][lane] = (x >> 32) ^ counter[3][lane] ^ u64::from(key[1]);
+            next[3][lane] = x;
         }
         counter = next;
         key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];

@@ -148,6 +148,8 @@ pub(super) struct Meeting<F: Factor> {
     /// `dS` of a strip as a left factor.
     room: Aligned<F>,
     slope: Aligned<F::Sum>,
+    /// Dropout's factors of a strip.
+    z: Aligned<F::Sum>,
     /// Whether something of the band is masked.
     partial: bool,
 }
@@ -162,6 +164,7 @@ impl<F: Factor> Meeting<F> {
             d_s: Weights::new(),
             room: Aligned::zeros(room),
             slope: Aligned::zeros(ROWS * STRIDE + ROWS),
+            z: Aligned::default(),
             partial: false,
         }
     }
@@ -224,7 +227,8 @@ impl<F: Factor> Meeting<F> {
             F::product_transposed(isa, d_o, v_t, spec.value_dim, (&mut d_s[column..], STRIDE), Start::Zero);
         }
         problem.finish_scores(&self.scaling, strip, &self.columns, p, &mut self.slope);
-        problem.drop_strip(strip, &self.columns, d_s);
+        problem.dropout_strip(strip, &self.columns, &mut self.z);
+        problem.drop_strip(strip, &self.columns, &self.z, d_s);
         for r in 0..strip.lanes().len() {
             for run in &self.columns.runs {
                 let own = r * STRIDE + run.column..r * STRIDE + run.column + run.keys.len();
@@ -247,7 +251,7 @@ impl<F: Factor> Meeting<F> {
                 }
             }
         }
-        problem.drop_strip(strip, &self.columns, p);
+        problem.drop_strip(strip, &self.columns, &self.z, p);
         // Rows beyond the last hold products of nothing; they may stand below one.
         p[strip.lanes().len() * STRIDE..ROWS * STRIDE].fill(F::Sum::zero());
         d_s[strip.lanes().len() * STRIDE..ROWS * STRIDE].fill(F::Sum::zero());

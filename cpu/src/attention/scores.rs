@@ -192,18 +192,23 @@ impl<'a, 'i, T: Stored> Problem<'a, 'i, T> {
         self.dropout.is_some()
     }
 
-    /// `x ← Z ∘ x` for one query and consecutive keys; nothing without dropout.
-    pub(crate) fn drop_row(&self, [b, h, i]: [usize; 3], keys: Range<usize>, x: &mut [T::Accum]) {
+    /// `z ← Z` for one query and consecutive keys; nothing without dropout.
+    pub(crate) fn dropout_row(&self, [b, h, i]: [usize; 3], keys: Range<usize>, z: &mut [T::Accum]) {
         let Some(mask) = self.dropout else { return };
         let at = [i as u32, h as u32, b as u32];
         let keep = constant(mask.keep_factor());
-        kernels::drop(self.isa, x, keys.start, at, mask.key(), mask.threshold(), keep);
+        kernels::dropout(self.isa, z, keys.start, at, mask.key(), mask.threshold(), keep);
     }
 
     /// `x ← Z ∘ x` for a tile of the block.
     pub(crate) fn drop(&self, at: &Block, x: &mut Tile<T::Accum>) {
+        if !self.drops() {
+            return;
+        }
+        let mut z = vec![T::Accum::one(); at.keys.len()];
         for (r, i) in at.rows.clone().enumerate() {
-            self.drop_row([at.b, at.h, i], at.keys.clone(), x.row_mut(r));
+            self.dropout_row([at.b, at.h, i], at.keys.clone(), &mut z);
+            kernels::multiply(self.isa, x.row_mut(r), &z);
         }
     }
 }

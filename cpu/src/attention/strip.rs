@@ -4,6 +4,7 @@
 use super::factor::Factor;
 use super::float::{Float, Stored, constant};
 use super::kernels::{self, LANES, ROWS, STRIDE};
+use super::panels::Aligned;
 use super::scores::Problem;
 use num_traits::One;
 use std::ops::Range;
@@ -228,15 +229,29 @@ impl<T: Stored> Problem<'_, '_, T> {
         }
     }
 
-    /// `x ← Z ∘ x` for a strip.
-    pub(crate) fn drop_strip(&self, strip: &Strip, columns: &Columns, x: &mut [T::Accum]) {
+    /// `z ← Z` for a strip; nothing without dropout.
+    pub(crate) fn dropout_strip(&self, strip: &Strip, columns: &Columns, z: &mut Aligned<T::Accum>) {
         if !self.drops() {
             return;
         }
+        z.resize(ROWS * STRIDE);
         for (r, &(h, i)) in strip.lanes().iter().enumerate() {
             for run in &columns.runs {
-                let row = &mut x[r * STRIDE + run.column..][..run.keys.len()];
-                self.drop_row([strip.b, h, i], run.keys.clone(), row);
+                let z = &mut z[r * STRIDE + run.column..][..run.keys.len()];
+                self.dropout_row([strip.b, h, i], run.keys.clone(), z);
+            }
+        }
+    }
+
+    /// `x ← Z ∘ x` for a strip, `z` being what [`dropout_strip`](Self::dropout_strip) left.
+    pub(crate) fn drop_strip(&self, strip: &Strip, columns: &Columns, z: &[T::Accum], x: &mut [T::Accum]) {
+        if !self.drops() {
+            return;
+        }
+        for r in 0..strip.lanes().len() {
+            for run in &columns.runs {
+                let own = r * STRIDE + run.column..r * STRIDE + run.column + run.keys.len();
+                kernels::multiply(self.isa, &mut x[own.clone()], &z[own]);
             }
         }
     }
