@@ -33,11 +33,12 @@ pub(crate) struct Left<'a, L> {
     pub(crate) stride: usize,
 }
 
-/// The right factor: `columns` columns of panels as [`super::panels`] packs them, one after the other, of `depth` rows and
-/// `packed` columns altogether; the inner index begins at row `skip`.
+/// The right factor: `columns` columns from column `first` on, of panels as [`super::panels`] packs them, one after the other,
+/// of `depth` rows and `packed` columns altogether; the inner index begins at row `skip`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Right<'a, F> {
     pub(crate) data: &'a [F],
+    pub(crate) first: usize,
     pub(crate) columns: usize,
     pub(crate) depth: usize,
     pub(crate) skip: usize,
@@ -135,7 +136,7 @@ fn by_columns<A: Float, M: Machine>(
     panels::<A, M>(ByColumns(a), b, k, c, c_stride, start);
 }
 
-/// Register tile after register tile along the columns, the last as narrow as whole vectors allow.
+/// Register tile after register tile along the columns, one to a panel; the first and the last as narrow as whole vectors allow.
 #[inline(always)]
 pub(super) fn panels<F: Factor, M: Machine>(
     a: impl Walk<F>,
@@ -147,11 +148,12 @@ pub(super) fn panels<F: Factor, M: Machine>(
 ) {
     let unit = M::VECTOR / size_of::<F>();
     let panel = unit * M::VECTORS;
-    let mut column = 0;
+    let (mut column, mut within) = (0, b.first % panel);
     while column < b.columns {
-        let vectors = (b.columns - column).div_ceil(unit).min(M::VECTORS);
-        let stride = (b.packed - column).div_ceil(unit).min(M::VECTORS) * unit;
-        let data = &b.data[column * b.depth + b.skip * stride..];
+        let vectors = (b.columns - column).div_ceil(unit).min(M::VECTORS - within / unit);
+        let begin = b.first + column - within;
+        let stride = (b.packed - begin).div_ceil(unit).min(M::VECTORS) * unit;
+        let data = &b.data[begin * b.depth + b.skip * stride + within..];
         let c = &mut c[column..];
         // Constants, so that of the outer branches only the machine's own is compiled.
         if const { M::VECTOR / size_of::<F>() == 16 } {

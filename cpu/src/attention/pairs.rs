@@ -376,7 +376,7 @@ mod tests {
     fn subnormal_sums_are_flushed() {
         let tiny = Pair::new(2f32.powi(-70), 2f32.powi(-64));
         for isa in Isa::available() {
-            let right = Right { data: &[tiny; LANES][..], columns: 1, depth: 1, skip: 0, packed: 1 };
+            let right = Right { data: &[tiny; LANES][..], first: 0, columns: 1, depth: 1, skip: 0, packed: 1 };
             let mut c = vec![-f32::MIN_POSITIVE / 2.0; ROWS * LANES];
             let left = Left { data: &[tiny; ROWS][..], stride: ROWS };
             Pair::product_transposed(isa, left, right, 2, (&mut c, LANES), Start::Sum);

@@ -104,11 +104,10 @@ impl<F: Factor> Panels<F> {
         }
     }
 
-    /// The factor for `columns` columns from `column`, a multiple of every panel's width, and inner indices from `skip`, a
+    /// The factor for `columns` columns from `first`, a multiple of every vector's length, and inner indices from `skip`, a
     /// multiple of the factor's depth.
-    pub(crate) fn right(&self, column: usize, columns: usize, skip: usize) -> Right<'_, F> {
-        let (depth, packed) = (self.depth, self.columns - column);
-        Right { data: &self.data[column * depth..], columns, depth, skip: skip / F::DEPTH, packed }
+    pub(crate) fn right(&self, first: usize, columns: usize, skip: usize) -> Right<'_, F> {
+        Right { data: &self.data, first, columns, depth: self.depth, skip: skip / F::DEPTH, packed: self.columns }
     }
 
     /// The whole factor.

@@ -12,9 +12,9 @@ use tilewright_attention::AttentionSpec;
 use tilewright_attention::tiling::{key_range, tiles};
 use tilewright_scalar::Real;
 
-/// Runs begin at multiples of this from a tile's first key: a multiple of every panel's width, the same on every
+/// Runs begin at multiples of this from a tile's first key: a multiple of every vector's length, the same on every
 /// instruction set, so that sums run alike on all of them.
-const ALIGN: usize = 64;
+const ALIGN: usize = LANES;
 
 /// Up to [`ROWS`] query rows of one sequence, each with its head; all heads read the same key/value head.
 #[derive(Clone, Copy, Debug)]
