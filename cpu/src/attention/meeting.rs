@@ -12,7 +12,7 @@ use super::tile::{self, Tile};
 use num_traits::{One, Zero};
 use std::ops::Range;
 use tilewright_attention::AttentionSpec;
-use tilewright_attention::tiling::{Coverage, coverage, query_range};
+use tilewright_attention::tiling::{Coverage, coverage, query_range, tiles};
 use tilewright_scalar::Real;
 
 /// Query rows whose `P` and `dS` are kept at a time: long enough a sum for `dK` and `dV`, few enough for the cache.
@@ -296,10 +296,11 @@ impl<F: Factor> Meeting<F> {
                 let seen = query_range(spec, b, own.clone());
                 let (start, end) = (seen.start.saturating_sub(origin), seen.end.saturating_sub(origin));
                 rows = rows.start.max(start)..rows.end.min(end);
-                let absolute = origin + rows.start..origin + rows.end.max(rows.start);
-                if rows.is_empty() || coverage(spec, b, h, absolute, own.clone()) == Coverage::Empty {
+                let absolute = seeing(spec, [b, h], origin + rows.start..origin + rows.end.max(rows.start), &own);
+                if absolute.is_empty() {
                     continue;
                 }
+                rows = absolute.start - origin..absolute.end - origin;
             }
             // From the beginning of a factor's element: a row before these sees none of the keys.
             let start = rows.start - rows.start % F::DEPTH;
@@ -328,6 +329,15 @@ impl<F: Factor> Meeting<F> {
             }
         }
     }
+}
+
+/// From the first to the last row of blocks that sees any of these keys.
+fn seeing(spec: &AttentionSpec, [b, h]: [usize; 2], rows: Range<usize>, keys: &Range<usize>) -> Range<usize> {
+    let step = spec.block_mask.as_ref().map_or(usize::MAX, |mask| mask.block_q);
+    let sees = |rows: &Range<usize>| coverage(spec, b, h, rows.clone(), keys.clone()) != Coverage::Empty;
+    let mut blocks = tiles(rows, step).filter(sees);
+    let Some(first) = blocks.next() else { return 0..0 };
+    first.start..blocks.last().map_or(first.end, |last| last.end)
 }
 
 /// Calls `f` with the row of the strip and the place in `keys` of each visible pair.
