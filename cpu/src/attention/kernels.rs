@@ -457,63 +457,42 @@ stamped! {
 
 #[inline(always)]
 fn dropout_body<A: Float, M: Machine>(z: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) {
-    let factors = match threshold.checked_sub(1) {
-        // A word is compared as it is, not in 64 bits.
-        Some(last) => (last as u32, keep),
-        None => return z.fill(keep),
-    };
-    // Two vectors of counters: four words of each are half of the registers.
-    if const { M::VECTOR == 64 } {
-        dropout_by::<A, 16>(z, first, at, key, factors);
-    } else {
-        dropout_by::<A, 8>(z, first, at, key, factors);
-    }
-}
-
-/// The same for `QUADS` counters at a time; a word up to `last` drops its key.
-#[inline(always)]
-fn dropout_by<A: Float, const QUADS: usize>(
-    z: &mut [A],
-    first: usize,
-    at: [u32; 3],
-    key: [u32; 2],
-    (last, keep): (u32, A),
-) {
+    const QUADS: usize = 16;
+    // A word is compared as it is, not in 64 bits: one up to `last` drops its key.
+    let Some(last) = threshold.checked_sub(1) else { return z.fill(keep) };
     let (mut done, mut quad) = (0, first / 4);
     while done < z.len() {
-        let counters = philox::<QUADS>(quad as u32, at, key);
-        // In the order of keys first, or the loop over keys would gather and scatter.
-        let words: [[u32; 4]; QUADS] = std::array::from_fn(|lane| counters.each_ref().map(|word| word[lane] as u32));
+        let words = philox::<QUADS>(quad as u32, at, key);
         let words = &words.as_flattened()[if done == 0 { first % 4 } else { 0 }..];
         let count = words.len().min(z.len() - done);
         for (z, word) in z[done..done + count].iter_mut().zip(words) {
-            *z = if *word > last { keep } else { A::zero() };
+            *z = if *word > last as u32 { keep } else { A::zero() };
         }
         (done, quad) = (done + count, quad + QUADS);
     }
 }
 
-/// Philox4x32-10 for `N` consecutive first counters, a lane each. A word is the lower half of 64 bits, whose upper half means
+/// Philox4x32-10 for `N` consecutive first counters. Within, a word is the lower half of 64 bits, whose upper half means
 /// nothing: that is how vectors multiply 32-bit numbers to 64 bits, and no word has to be moved to where it is multiplied.
+/// The loop over counters is the outer one, or each round's words would pass through memory.
 #[inline(always)]
-fn philox<const N: usize>(first: u32, [i, h, b]: [u32; 3], key: [u32; 2]) -> [[u64; N]; 4] {
+fn philox<const N: usize>(first: u32, [i, h, b]: [u32; 3], key: [u32; 2]) -> [[u32; 4]; N] {
     const LOW: u64 = u32::MAX as u64;
-    let lanes = std::array::from_fn(|lane| u64::from(first.wrapping_add(lane as u32)));
-    let mut counter = [lanes, [i.into(); N], [h.into(); N], [b.into(); N]];
-    let mut key = key;
-    for _ in 0..10 {
-        let mut next = [[0; N]; 4];
-        for lane in 0..N {
-            let (x, y) = ((counter[0][lane] & LOW) * 0xD251_1F53, (counter[2][lane] & LOW) * 0xCD9E_8D57);
-            next[0][lane] = (y >> 32) ^ counter[1][lane] ^ u64::from(key[0]);
-            next[1][lane] = y;
-            next[2][lane] = (x >> 32) ^ counter[3][lane] ^ u64::from(key[1]);
-            next[3][lane] = x;
-        }
-        counter = next;
-        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+    let mut keys = [key; 10];
+    for round in 1..keys.len() {
+        let [x, y] = keys[round - 1];
+        keys[round] = [x.wrapping_add(0x9E37_79B9), y.wrapping_add(0xBB67_AE85)];
     }
-    counter
+    let mut words = [[0; 4]; N];
+    for (n, words) in words.iter_mut().enumerate() {
+        let mut counter = [u64::from(first.wrapping_add(n as u32)), i.into(), h.into(), b.into()];
+        for key in keys {
+            let (x, y) = ((counter[0] & LOW) * 0xD251_1F53, (counter[2] & LOW) * 0xCD9E_8D57);
+            counter = [(y >> 32) ^ counter[1] ^ u64::from(key[0]), y, (x >> 32) ^ counter[3] ^ u64::from(key[1]), x];
+        }
+        *words = counter.map(|word| word as u32);
+    }
+    words
 }
 
 stamped! {
