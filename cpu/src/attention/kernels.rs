@@ -450,52 +450,6 @@ fn add_distances_body<A: Float, M: Machine>(s: &mut [A], slope: A, distance: A) 
 }
 
 stamped! {
-    /// `z_c ← Z_c` for columns from key `first` on: `keep` or 0, as the words of Philox4x32-10 under the counter
-    /// `[j / 4, i, h, b]` say: one below `threshold` drops its key.
-    pub(crate) fn dropout<A: Float>(z: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) = dropout_body
-}
-
-#[inline(always)]
-fn dropout_body<A: Float, M: Machine>(z: &mut [A], first: usize, at: [u32; 3], key: [u32; 2], threshold: u64, keep: A) {
-    const QUADS: usize = 16;
-    // A word is compared as it is, not in 64 bits: one up to `last` drops its key.
-    let Some(last) = threshold.checked_sub(1) else { return z.fill(keep) };
-    let (mut done, mut quad) = (0, first / 4);
-    while done < z.len() {
-        let words = philox::<QUADS>(quad as u32, at, key);
-        let words = &words.as_flattened()[if done == 0 { first % 4 } else { 0 }..];
-        let count = words.len().min(z.len() - done);
-        for (z, word) in z[done..done + count].iter_mut().zip(words) {
-            *z = if *word > last as u32 { keep } else { A::zero() };
-        }
-        (done, quad) = (done + count, quad + QUADS);
-    }
-}
-
-/// Philox4x32-10 for `N` consecutive first counters. Within, a word is the lower half of 64 bits, whose upper half means
-/// nothing: that is how vectors multiply 32-bit numbers to 64 bits, and no word has to be moved to where it is multiplied.
-/// The loop over counters is the outer one, or each round's words would pass through memory.
-#[inline(always)]
-fn philox<const N: usize>(first: u32, [i, h, b]: [u32; 3], key: [u32; 2]) -> [[u32; 4]; N] {
-    const LOW: u64 = u32::MAX as u64;
-    let mut keys = [key; 10];
-    for round in 1..keys.len() {
-        let [x, y] = keys[round - 1];
-        keys[round] = [x.wrapping_add(0x9E37_79B9), y.wrapping_add(0xBB67_AE85)];
-    }
-    let mut words = [[0; 4]; N];
-    for (n, words) in words.iter_mut().enumerate() {
-        let mut counter = [u64::from(first.wrapping_add(n as u32)), i.into(), h.into(), b.into()];
-        for key in keys {
-            let (x, y) = ((counter[0] & LOW) * 0xD251_1F53, (counter[2] & LOW) * 0xCD9E_8D57);
-            counter = [(y >> 32) ^ counter[1] ^ u64::from(key[0]), y, (x >> 32) ^ counter[3] ^ u64::from(key[1]), x];
-        }
-        *words = counter.map(|word| word as u32);
-    }
-    words
-}
-
-stamped! {
     /// `to ← from`, as accumulators.
     pub(crate) fn widen<T: Stored>(from: &[T], to: &mut [T::Accum]) = widen_body
 }

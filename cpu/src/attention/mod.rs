@@ -22,6 +22,7 @@ mod backward;
 mod bias;
 pub mod ceiling;
 mod decode;
+mod dropout;
 mod factor;
 mod few;
 mod float;

@@ -1,6 +1,7 @@
 //! Scores in the order the specification fixes: scale, softcap, bias, ALiBi, mask. Row by row, for whoever computes the
 //! products; and for a tile of natural scores, as the standard method and the bias's gradient want them.
 
+use super::dropout;
 use super::float::{Float, Stored, constant};
 use super::isa::Isa;
 use super::kernels;
@@ -195,9 +196,7 @@ impl<'a, 'i, T: Stored> Problem<'a, 'i, T> {
     /// `z ← Z` for one query and consecutive keys; nothing without dropout.
     pub(crate) fn dropout_row(&self, [b, h, i]: [usize; 3], keys: Range<usize>, z: &mut [T::Accum]) {
         let Some(mask) = self.dropout else { return };
-        let at = [i as u32, h as u32, b as u32];
-        let keep = constant(mask.keep_factor());
-        kernels::dropout(self.isa, z, keys.start, at, mask.key(), mask.threshold(), keep);
+        dropout::factors(self.isa, z, keys.start, [i as u32, h as u32, b as u32], mask);
     }
 
     /// `x ← Z ∘ x` for a tile of the block.
