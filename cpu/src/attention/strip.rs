@@ -38,22 +38,6 @@ impl Strip {
     pub(crate) fn lanes(&self) -> &[(usize, usize)] {
         &self.lanes[..self.count]
     }
-
-    /// Head, row of blocks of `block_q` queries and number of rows, of consecutive rows in the same; and how many of these.
-    fn block_rows(&self, block_q: usize) -> ([(usize, usize, usize); ROWS], usize) {
-        let (mut found, mut count) = ([(0, 0, 0); ROWS], 0);
-        for &(h, i) in self.lanes() {
-            let row = i / block_q;
-            match found[..count].last_mut() {
-                Some(last) if (last.0, last.1) == (h, row) => last.2 += 1,
-                _ => {
-                    found[count] = (h, row, 1);
-                    count += 1;
-                }
-            }
-        }
-        (found, count)
-    }
 }
 
 /// Consecutive keys, and the column of the strip's scores that the first of them stands in.
@@ -73,6 +57,8 @@ pub(crate) struct Columns {
     within: Range<usize>,
     /// What causality, window and length leave of that to each row.
     bands: [Range<usize>; ROWS],
+    /// Heads and rows of blocks that the rows belong to, under a block mask.
+    block_rows: Vec<(usize, usize)>,
 }
 
 impl Columns {
@@ -102,12 +88,14 @@ impl Columns {
         let Some(mask) = &spec.block_mask else {
             return self.extend(start..end, origin, strip.count);
         };
-        let (block_rows, count) = strip.block_rows(mask.block_q);
+        self.block_rows.clear();
+        self.block_rows.extend(strip.lanes().iter().map(|&(h, i)| (h, i / mask.block_q)));
+        self.block_rows.dedup();
         for chunk in tiles(start..end, mask.block_k) {
-            let set = |&&(h, row, _): &&(usize, usize, usize)| mask.entry(strip.b, h, row, chunk.start / mask.block_k);
-            let rows: usize = block_rows[..count].iter().filter(set).map(|(.., rows)| rows).sum();
+            let set = |&&(h, row): &&(usize, usize)| mask.entry(strip.b, h, row, chunk.start / mask.block_k);
+            let rows = self.block_rows.iter().filter(set).count();
             if rows > 0 {
-                self.partial |= rows < strip.count;
+                self.partial |= rows < self.block_rows.len();
                 self.extend(chunk, origin, strip.count);
             }
         }
